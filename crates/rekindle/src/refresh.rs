@@ -152,8 +152,7 @@ pub struct Proof {
 impl Proof {
     /// Whether the opening is there and hashes to `commitment` (compared in constant time).
     pub fn opening_matches(&self, commitment: Commitment) -> bool {
-        commitment.is_some()
-            && self.opening.as_ref().is_some_and(|o| bool::from(o.commitment().0.ct_eq(&commitment.0)))
+        commitment.is_some() && self.opening.as_ref().is_some_and(|o| bool::from(o.commitment().0.ct_eq(&commitment.0)))
     }
 }
 
@@ -331,12 +330,7 @@ impl SecretRing {
         let word = |at: usize| u32::from_be_bytes(raw[at..at + 4].try_into().expect("4 bytes"));
         Ok(Presented {
             session: SessionId::from_bytes(array(2)),
-            position: Position {
-                generation: word(18),
-                issued_at: word(22),
-                commitment: Commitment(array(26)),
-                kid,
-            },
+            position: Position { generation: word(18), issued_at: word(22), commitment: Commitment(array(26)), kid },
         })
     }
 

@@ -342,8 +342,7 @@ mod tests {
     #[test]
     fn two_copies_of_one_client_are_seen_whoever_moves_first() {
         // The thief copied everything at generation 0 and advanced once; the victim draws another next opening.
-        let thief_moved =
-            row(Position { generation: 1, commitment: opening(T, 1).commitment(), ..committed(A, 0) });
+        let thief_moved = row(Position { generation: 1, commitment: opening(T, 1).commitment(), ..committed(A, 0) });
         assert_eq!(run(thief_moved, committed(A, 0), Some(proof(A, 0))), Decision::Theft(TheftKind::Forked));
         // Twice: the victim is told, looks, holds nothing newer, and says so.
         let twice = row(Position { generation: 2, commitment: opening(T, 2).commitment(), ..committed(A, 0) });
@@ -356,10 +355,7 @@ mod tests {
         for m in 0..=3 {
             assert_eq!(run(row(committed(A, 3)), committed(A, m), None), Decision::ProofRequired);
         }
-        assert_eq!(
-            run(row(committed(A, 3)), committed(A, 3), Some(upgrade(T, 3))),
-            Decision::ProofRequired
-        );
+        assert_eq!(run(row(committed(A, 3)), committed(A, 3), Some(upgrade(T, 3))), Decision::ProofRequired);
         let wrong = Proof { opening: Some(opening(T, 3)), ..proof(A, 3) };
         assert_eq!(run(row(committed(A, 3)), committed(A, 3), Some(wrong)), Decision::Theft(TheftKind::StolenToken));
     }
@@ -426,9 +422,7 @@ mod tests {
 
     #[test]
     fn mint_serves_the_present_and_for_a_minute_the_parent() {
-        let at = |row: Row, token: Position| {
-            decide_mint(&row, &Presented { session: sid(), position: token }, NOW)
-        };
+        let at = |row: Row, token: Position| decide_mint(&row, &Presented { session: sid(), position: token }, NOW);
         let r = row(Position { issued_at: 999_941, ..committed(A, 2) });
         assert_eq!(at(r, committed(A, 2)), MintDecision::Serve);
         assert_eq!(at(r, committed(A, 1)), MintDecision::Serve);
