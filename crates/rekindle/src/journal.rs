@@ -281,7 +281,7 @@ mod tests {
         #[test]
         fn following_ids_are_distinct_uuids_of_the_same_moment(random in any::<[u8; 10]>(), i in 1..1_000_000u32) {
             struct Fixed([u8; 10]);
-            impl Rng for Fixed {
+            impl crate::rng::Rng for Fixed {
                 fn fill(&self, dest: &mut [u8]) {
                     dest.copy_from_slice(&self.0);
                 }

@@ -6,6 +6,7 @@ pub mod journal;
 pub mod keys;
 pub mod memory;
 pub mod refresh;
+pub mod revocation_log;
 pub mod rng;
 pub mod rotation;
 pub mod session;
