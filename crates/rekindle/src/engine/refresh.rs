@@ -1,0 +1,518 @@
+//! Refresh, elevate and mint.
+
+use super::scopes::ScopeState;
+use super::{Engine, Error, Standing, TokenRefusal, Tokens};
+use crate::access::{AccessToken, Grant};
+use crate::clock::{Seconds, Timestamp};
+use crate::definition::{Definition, Mint as MintPolicy, OnTheft};
+use crate::journal::{Context, Counterpart, Event, EventKind, Outcome};
+use crate::refresh::{Commitment, Malformed, Presented, Proof};
+use crate::rotation::{self, Decision, Expiry, MintDecision, Position, TheftKind};
+use crate::session::{Auth, EndReason, Scope, Session, Tag};
+use crate::store::{Advance, Cas, Elevation, End, EndMany, EventQuery, FastForward};
+
+/// A refresh request.
+#[derive(Debug, Clone)]
+pub struct Refresh<'a> {
+    /// The token's text.
+    pub refresh_token: &'a str,
+    /// The definition that the caller expects. Naming it saves a read where the product has several definitions.
+    pub tag: Option<Tag>,
+    /// The client's proof.
+    pub proof: Option<Proof>,
+}
+
+/// A refresh after a re-authentication.
+#[derive(Debug, Clone)]
+pub struct Elevate<'a> {
+    /// The refresh.
+    pub refresh: Refresh<'a>,
+    /// The re-authentication. Access tokens of older generations are refused from here on.
+    pub auth: Auth,
+}
+
+/// What came of a refresh.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
+pub enum RefreshOutcome {
+    /// The client's new tokens: of the next generation, or once more of the present one.
+    Refreshed(Tokens),
+    /// No tokens.
+    Refused(TokenRefusal),
+}
+
+/// A mint request.
+#[derive(Debug, Clone)]
+pub struct Mint<'a> {
+    /// The refresh token's text.
+    pub refresh_token: &'a str,
+    /// For how long the access token should live; at most 60 seconds, which is also the default.
+    pub lifetime: Option<Seconds>,
+}
+
+/// What came of a mint.
+#[derive(Debug, Clone)]
+pub enum Minted {
+    /// An access token of the presented generation, and the session.
+    Token {
+        /// The token.
+        access_token: AccessToken,
+        /// When it expires.
+        expires_at: Timestamp,
+        /// The session.
+        session: Box<Session>,
+    },
+    /// None.
+    Refused(TokenRefusal),
+}
+
+/// How often a refresh decides again before it gives up: each time somebody else moved the row in between.
+const MAX_RACES: usize = 16;
+
+/// A request that changed nothing is recorded at most this often, per session, outcome and presented generation.
+const RECORD_EVERY: Seconds = Seconds(60);
+
+/// The longest life of a minted access token.
+const MAX_MINT: Seconds = Seconds(60);
+
+/// Who asks, and in what scope: what every step of a refresh needs.
+struct Request<'a> {
+    scope: &'a Scope,
+    state: &'a ScopeState,
+    presented: Presented,
+    tag: Option<Tag>,
+    proof: Option<Proof>,
+    auth: Option<Auth>,
+    ctx: &'a Context,
+}
+
+/// What one attempt led to: an answer, or a fresher row to decide on.
+enum Step {
+    Answer(RefreshOutcome),
+    DecideAgain(Option<Session>),
+}
+
+impl Engine {
+    /// Rotates a refresh token, as `docs/PROTOCOL.md` tells.
+    ///
+    /// A repeated request gets the same refresh token and generation again (the access token is fresh). Theft is an outcome; the
+    /// definition's `on_theft` is carried out before this returns.
+    pub async fn refresh(&self, scope: &Scope, request: Refresh<'_>, ctx: &Context) -> Result<RefreshOutcome, Error> {
+        self.rotate(scope, request, None, ctx).await
+    }
+
+    /// Rotates after a re-authentication: the session rests on `auth` from here on, and older access tokens are refused.
+    pub async fn elevate(&self, scope: &Scope, request: Elevate<'_>, ctx: &Context) -> Result<RefreshOutcome, Error> {
+        self.rotate(scope, request.refresh, Some(request.auth), ctx).await
+    }
+
+    /// Sells a short access token for a refresh token without rotating it: for server-side rendering.
+    pub async fn mint(&self, scope: &Scope, request: Mint<'_>, ctx: &Context) -> Result<Minted, Error> {
+        let Ok(presented) = self.inner.secrets.authenticate(request.refresh_token) else {
+            return Ok(Minted::Refused(TokenRefusal::Malformed));
+        };
+        let lifetime = request.lifetime.unwrap_or(MAX_MINT);
+        if lifetime > MAX_MINT || lifetime == Seconds(0) {
+            let problem = format!("{} s is not between 1 and {} s", lifetime.0, MAX_MINT.0);
+            return Err(Error::Invalid { field: "lifetime", problem });
+        }
+        let state = self.active_scope(scope).await?;
+        let session = match self.session_of(scope, &presented).await? {
+            Ok(session) => session,
+            Err(refusal) => return Ok(Minted::Refused(refusal)),
+        };
+        let definition = self.definition_of(&state, &session).await?;
+        if definition.refresh.mint == MintPolicy::Off {
+            return Err(Error::Conflict(format!("the definition `{}` does not allow minting", session.tag)));
+        }
+        let now = self.now();
+        let refused = match rotation::decide_mint(&session.row(), &presented, now) {
+            MintDecision::Serve => {
+                let mut at_presented = session.clone();
+                at_presented.position = presented.position;
+                let grant = Grant { lifetime, confirms: false };
+                let (access_token, expires_at) = self.sign(&state, &definition, &at_presented, grant, now).await?;
+                return Ok(Minted::Token { access_token, expires_at, session: Box::new(session) });
+            }
+            MintDecision::Superseded => {
+                self.record_refused(ctx, &session, &presented, EventKind::Mint, Outcome::Superseded).await?;
+                TokenRefusal::Superseded(standing(&session, &presented))
+            }
+            MintDecision::Revoked => TokenRefusal::Revoked(session.ended.map(|e| e.reason)),
+            MintDecision::Expired(expiry) => TokenRefusal::Expired(expiry),
+        };
+        Ok(Minted::Refused(refused))
+    }
+
+    async fn rotate(
+        &self,
+        scope: &Scope,
+        refresh: Refresh<'_>,
+        auth: Option<Auth>,
+        ctx: &Context,
+    ) -> Result<RefreshOutcome, Error> {
+        let Ok(presented) = self.inner.secrets.authenticate(refresh.refresh_token) else {
+            return Ok(RefreshOutcome::Refused(TokenRefusal::Malformed));
+        };
+        let state = self.active_scope(scope).await?;
+        let Refresh { tag, proof, .. } = refresh;
+        let request = Request { scope, state: &state, presented, tag, proof, auth, ctx };
+        if let Some(ended) = self.inner.log.ended(presented.session) {
+            // The log may know of an ending that the store lost.
+            self.end_again(ended).await?;
+        }
+        let mut step = self.optimistic(&request).await?;
+        for _ in 0..MAX_RACES {
+            step = match step {
+                Step::Answer(outcome) => return Ok(outcome),
+                Step::DecideAgain(session) => self.decide_on(&request, session).await?,
+            };
+        }
+        Err(Error::Conflict("the session changed too often while it was refreshed; repeat the request".into()))
+    }
+
+    /// One round trip for a client that is up to date: the conditional update without reading first.
+    ///
+    /// It needs to know the definition, whose idle timeout is part of the update: named by the caller, or the only one.
+    async fn optimistic(&self, request: &Request<'_>) -> Result<Step, Error> {
+        let guess = request.tag.as_ref().and_then(|t| request.state.definition(t)).or(request.state.only_definition());
+        if let Some(definition) = guess {
+            let expected = rotation::expected_row(&request.presented);
+            let now = self.now();
+            let (presented, proof) = (&request.presented, request.proof.as_ref());
+            let policy = definition.policy();
+            if let Decision::Advance(next) =
+                rotation::decide(presented.session, &expected, presented, proof, now, &policy)
+            {
+                return self.advance(request, definition, next, now).await;
+            }
+        }
+        Ok(Step::DecideAgain(self.inner.store.session(request.presented.session).await?))
+    }
+
+    async fn decide_on(&self, request: &Request<'_>, session: Option<Session>) -> Result<Step, Error> {
+        let presented = &request.presented;
+        let session = if self.flush_confirmation(presented.session).await? {
+            self.inner.store.session(presented.session).await?
+        } else {
+            session
+        };
+        let refuse = |refusal| Ok(Step::Answer(RefreshOutcome::Refused(refusal)));
+        let Some(session) = session else {
+            return refuse(TokenRefusal::Expired(Expiry::Absolute));
+        };
+        if session.scope != *request.scope || request.tag.as_ref().is_some_and(|t| *t != session.tag) {
+            return refuse(TokenRefusal::ScopeMismatch);
+        }
+        let definition = self.definition_of(request.state, &session).await?;
+        let now = self.now();
+        let policy = definition.policy();
+        match rotation::decide(session.id, &session.row(), presented, request.proof.as_ref(), now, &policy) {
+            Decision::Advance(next) => self.advance(request, &definition, next, now).await,
+            Decision::Reissue => self.reissue(request, &definition, session, now).await,
+            Decision::FastForward => self.fast_forward(request, &definition, session, now).await,
+            Decision::Superseded => {
+                self.record_refused(request.ctx, &session, presented, EventKind::Refresh, Outcome::Superseded).await?;
+                refuse(TokenRefusal::Superseded(standing(&session, presented)))
+            }
+            Decision::ProofRequired => {
+                let (kind, outcome) = (EventKind::Refresh, Outcome::ProofRequired);
+                self.record_refused(request.ctx, &session, presented, kind, outcome).await?;
+                refuse(TokenRefusal::ProofRequired(standing(&session, presented)))
+            }
+            Decision::Theft(kind) => self.theft(request, &definition, session, kind, now).await,
+            Decision::Revoked => refuse(TokenRefusal::Revoked(session.ended.map(|e| e.reason))),
+            Decision::Expired(expiry) => refuse(TokenRefusal::Expired(expiry)),
+            Decision::InvalidProof => Err(Error::Invalid {
+                field: "proof.commitment",
+                problem: "repeats the token's own commitment; draw a fresh opening for each generation".into(),
+            }),
+        }
+    }
+
+    async fn advance(
+        &self,
+        request: &Request<'_>,
+        definition: &Definition,
+        next: Commitment,
+        now: Timestamp,
+    ) -> Result<Step, Error> {
+        let Position { generation, commitment, .. } = request.presented.position;
+        let Some(next_generation) = generation.checked_add(1) else {
+            return Ok(Step::Answer(RefreshOutcome::Refused(TokenRefusal::Expired(Expiry::Absolute))));
+        };
+        let next = Position {
+            generation: next_generation,
+            commitment: next,
+            issued_at: u32::try_from(now.secs()).unwrap_or(u32::MAX),
+            kid: self.inner.secrets.current(),
+        };
+        match self.inner.store.advance(self.advance_intent(request, definition, (generation, commitment), next, now)).await? {
+            Cas::Applied(session) => {
+                self.note_elevation(request, &session);
+                self.answer(request, definition, session, now).await
+            }
+            Cas::Stale(session) => Ok(Step::DecideAgain(session)),
+        }
+    }
+
+    fn advance_intent(
+        &self,
+        request: &Request<'_>,
+        definition: &Definition,
+        (generation, commitment): (u32, Commitment),
+        next: Position,
+        now: Timestamp,
+    ) -> Advance {
+        let kind = if request.auth.is_some() { EventKind::Elevate } else { EventKind::Refresh };
+        let event = Event {
+            session_id: Some(request.presented.session),
+            outcome: Some(Outcome::Advanced),
+            generation: next.generation,
+            ..self.event(request.ctx, now, kind)
+        };
+        let feed_until = now + request.state.longest_access_lifetime();
+        Advance {
+            id: request.presented.session,
+            scope: request.scope.clone(),
+            tag: definition.tag.clone(),
+            generation,
+            commitment,
+            next,
+            idle_timeout: definition.refresh.idle_timeout.seconds(),
+            elevation: request.auth.clone().map(|auth| Elevation { auth, feed_until }),
+            event,
+            now,
+        }
+    }
+
+    /// Hands out the present generation again. An elevation is carried out in place: another tab's refresh went first.
+    async fn reissue(
+        &self,
+        request: &Request<'_>,
+        definition: &Definition,
+        session: Session,
+        now: Timestamp,
+    ) -> Result<Step, Error> {
+        if request.auth.as_ref().is_some_and(|auth| *auth != session.auth) {
+            let here = (session.position.generation, session.position.commitment);
+            let intent = self.advance_intent(request, definition, here, session.position, now);
+            return match self.inner.store.advance(intent).await? {
+                Cas::Applied(session) => {
+                    self.note_elevation(request, &session);
+                    self.answer(request, definition, session, now).await
+                }
+                Cas::Stale(session) => Ok(Step::DecideAgain(session)),
+            };
+        }
+        self.record_refused(request.ctx, &session, &request.presented, EventKind::Refresh, Outcome::Reissued).await?;
+        self.answer(request, definition, session, now).await
+    }
+
+    async fn fast_forward(
+        &self,
+        request: &Request<'_>,
+        definition: &Definition,
+        session: Session,
+        now: Timestamp,
+    ) -> Result<Step, Error> {
+        let to = request.presented.position;
+        if self.inner.log.rolled_back(Timestamp::from_secs(i64::from(to.issued_at))) {
+            let decided_on = Some((session.position.generation, session.position.commitment));
+            let ending = self.ending(request.ctx, now, EndReason::Revoked, request.state);
+            let end = End { id: session.id, scope: session.scope, decided_on, ending, cause: None, audit: None };
+            return Ok(Step::DecideAgain(self.end_one(end).await?.1));
+        }
+        let event = Event {
+            session_id: Some(session.id),
+            outcome: Some(Outcome::FastForwarded),
+            generation: to.generation,
+            presented_generation: Some(session.position.generation),
+            ..self.event(request.ctx, now, EventKind::Refresh)
+        };
+        let fast_forward = FastForward {
+            id: session.id,
+            scope: session.scope,
+            generation: session.position.generation,
+            to,
+            idle_timeout: definition.refresh.idle_timeout.seconds(),
+            event,
+            now,
+        };
+        Ok(Step::DecideAgain(match self.inner.store.fast_forward(fast_forward).await? {
+            Cas::Applied(session) => Some(session),
+            Cas::Stale(session) => session,
+        }))
+    }
+
+    async fn theft(
+        &self,
+        request: &Request<'_>,
+        definition: &Definition,
+        session: Session,
+        kind: TheftKind,
+        now: Timestamp,
+    ) -> Result<Step, Error> {
+        let cause = Event {
+            theft: Some(kind),
+            presented_generation: Some(request.presented.position.generation),
+            counterpart: self.counterpart(&session).await?,
+            ..self.session_event(request.ctx, now, EventKind::TheftDetected, &session)
+        };
+        let refusal = TokenRefusal::Theft { kind, session_id: session.id, user_id: session.user_id.clone() };
+        let answer = Ok(Step::Answer(RefreshOutcome::Refused(refusal)));
+        if definition.refresh.on_theft == OnTheft::ReportOnly {
+            if self.records(&session, EventKind::TheftDetected, None, &request.presented, now) {
+                self.inner.store.record(vec![cause]).await?;
+            }
+            return answer;
+        }
+        let mut ending = self.ending(request.ctx, now, EndReason::Theft, request.state);
+        // Right after its cause in the journal's order.
+        ending.event.id = cause.id.nth(1);
+        let decided_on = Some((session.position.generation, session.position.commitment));
+        let (id, scope) = (session.id, session.scope.clone());
+        let end = End { id, scope, decided_on, ending, cause: Some(cause), audit: None };
+        let (applied, fresh) = self.end_one(end).await?;
+        if !applied {
+            return Ok(Step::DecideAgain(fresh));
+        }
+        if definition.refresh.on_theft == OnTheft::RevokeUser && !session.user_id.is_anonymous() {
+            let others = EndMany {
+                scope: session.scope,
+                user_id: Some(session.user_id),
+                except: None,
+                tag: None,
+                started_until: Some(now),
+                refreshed_from: None,
+                after: None,
+                limit: 0,
+                ending: self.ending(request.ctx, now, EndReason::Theft, request.state),
+                audit: None,
+            };
+            self.end_batches(others).await?;
+        }
+        answer
+    }
+
+    /// Who moved the session last, before a theft was seen.
+    async fn counterpart(&self, session: &Session) -> Result<Option<Counterpart>, Error> {
+        let query = EventQuery {
+            session_id: session.id,
+            kind: None,
+            outcome: Some(Outcome::Advanced),
+            from: None,
+            to: None,
+            before: None,
+            limit: 1,
+        };
+        let last = self.inner.store.events(query).await?.into_iter().next();
+        Ok(last.map(|e| Counterpart { at: e.at, client: e.client, request_id: e.request_id }))
+    }
+
+    async fn answer(
+        &self,
+        request: &Request<'_>,
+        definition: &Definition,
+        session: Session,
+        now: Timestamp,
+    ) -> Result<Step, Error> {
+        // The step into this generation came from a bearer token: its use must be reported, or the parent stays good.
+        let parent = request.presented.position;
+        let confirms = parent.commitment.is_none() && parent.generation < session.position.generation;
+        let grant = Grant { lifetime: definition.access_token.lifetime.seconds(), confirms };
+        Ok(Step::Answer(RefreshOutcome::Refreshed(self.tokens(request.state, definition, session, grant, now).await?)))
+    }
+
+    /// Signs an access token and issues the refresh token of the session's present position.
+    pub(super) async fn tokens(
+        &self,
+        state: &ScopeState,
+        definition: &Definition,
+        session: Session,
+        grant: Grant,
+        now: Timestamp,
+    ) -> Result<Tokens, Error> {
+        let (access_token, access_token_expires_at) = self.sign(state, definition, &session, grant, now).await?;
+        let refresh_token = self.inner.secrets.issue(session.id, &session.position).ok_or_else(|| {
+            Error::Key(format!("the master secret with key id {} is not configured", session.position.kid))
+        })?;
+        Ok(Tokens {
+            refresh_token_expires_at: session.idle_expires_at,
+            session,
+            access_token,
+            access_token_expires_at,
+            refresh_token,
+        })
+    }
+
+    /// The session of an authentic token in `scope`, or why the token is refused.
+    async fn session_of(&self, scope: &Scope, presented: &Presented) -> Result<Result<Session, TokenRefusal>, Error> {
+        if let Some(ended) = self.inner.log.ended(presented.session) {
+            self.end_again(ended).await?;
+        }
+        Ok(match self.inner.store.session(presented.session).await? {
+            None => Err(TokenRefusal::Expired(Expiry::Absolute)),
+            Some(session) if session.scope != *scope => Err(TokenRefusal::ScopeMismatch),
+            Some(session) => Ok(session),
+        })
+    }
+
+    /// Authenticates a refresh token's text.
+    pub(super) fn authenticate(&self, text: &str) -> Result<Presented, Malformed> {
+        self.inner.secrets.authenticate(text)
+    }
+
+    fn note_elevation(&self, request: &Request<'_>, session: &Session) {
+        if request.auth.is_some() {
+            let until = self.now() + request.state.longest_access_lifetime();
+            self.note_revoked(session.id, Some(session.min_generation), until);
+        }
+    }
+
+    /// Records a request that changed nothing, unless the same was recorded a moment ago.
+    async fn record_refused(
+        &self,
+        ctx: &Context,
+        session: &Session,
+        presented: &Presented,
+        kind: EventKind,
+        outcome: Outcome,
+    ) -> Result<(), Error> {
+        let now = self.now();
+        if !self.records(session, kind, Some(outcome), presented, now) {
+            return Ok(());
+        }
+        let event = Event {
+            outcome: Some(outcome),
+            presented_generation: Some(presented.position.generation),
+            ..self.session_event(ctx, now, kind, session)
+        };
+        Ok(self.inner.store.record(vec![event]).await?)
+    }
+
+    fn records(
+        &self,
+        session: &Session,
+        kind: EventKind,
+        outcome: Option<Outcome>,
+        presented: &Presented,
+        now: Timestamp,
+    ) -> bool {
+        let key = (session.id, kind, outcome, presented.position.generation);
+        let fresh = self.inner.recorded.get(&key).is_none_or(|last| now.since(last) >= RECORD_EVERY);
+        if fresh {
+            self.inner.recorded.insert(key, now);
+        }
+        fresh
+    }
+}
+
+fn standing(session: &Session, presented: &Presented) -> Standing {
+    Standing {
+        session_id: session.id,
+        generation: session.position.generation,
+        presented_generation: presented.position.generation,
+        commitment: session.position.commitment,
+    }
+}

@@ -1,0 +1,207 @@
+//! What the engine remembers of products, environments, definitions and signing keys, and how it notices changes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::{Engine, Error};
+use crate::access::{self, AccessClaims, AccessToken, Expected, Grant};
+use crate::clock::{Seconds, Timestamp};
+use crate::definition::Definition;
+use crate::keys::{Algorithm, KeyRing, SigningKey, Successor};
+use crate::session::{Scope, Session, Tag};
+use crate::store::{ScopeRead, ScopeRecord};
+
+/// One scope, as it was when it was read.
+pub(super) struct ScopeState {
+    pub(super) scope: Scope,
+    active: bool,
+    definitions: Vec<(u32, Definition)>,
+    pub(super) keys: KeyRing,
+    audience: String,
+}
+
+impl ScopeState {
+    /// The definition with this tag.
+    pub(super) fn definition(&self, tag: &Tag) -> Option<&Definition> {
+        self.definitions.iter().map(|(_, d)| d).find(|d| d.tag == *tag)
+    }
+
+    /// The definition with this tag and its version.
+    pub(super) fn versioned(&self, tag: &Tag) -> Result<(u32, &Definition), Error> {
+        let found = self.definitions.iter().find(|(_, d)| d.tag == *tag);
+        found.map(|(v, d)| (*v, d)).ok_or_else(|| Error::DefinitionNotFound(tag.clone()))
+    }
+
+    /// The definition, where there is just one.
+    pub(super) fn only_definition(&self) -> Option<&Definition> {
+        match self.definitions.as_slice() {
+            [(_, only)] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// The longest that an access token of this scope can live.
+    pub(super) fn longest_access_lifetime(&self) -> Seconds {
+        let lifetimes = self.definitions.iter().map(|(_, d)| d.access_token.lifetime.seconds());
+        lifetimes.max().unwrap_or(Definition::MAX_ACCESS_LIFETIME.seconds())
+    }
+
+    /// What an access token must be for to be accepted in this scope.
+    pub(super) fn expected<'a>(&'a self, issuer: &'a str, tag: Option<&'a Tag>) -> Expected<'a> {
+        Expected { scope: &self.scope, issuer, audience: &self.audience, tag }
+    }
+
+    /// The algorithms that the definitions sign with.
+    pub(super) fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
+        Algorithm::ALL.into_iter().filter(|a| self.definitions.iter().any(|(_, d)| d.access_token.algorithm == *a))
+    }
+}
+
+/// The scopes that were asked for, as of one version of the store's configuration.
+#[derive(Default)]
+pub(super) struct Scopes {
+    known: ArcSwap<HashMap<Scope, Arc<ScopeState>>>,
+    version: AtomicU64,
+    checked_at: AtomicI64,
+}
+
+impl Engine {
+    /// A scope in which sessions are started and refreshed.
+    pub(super) async fn active_scope(&self, scope: &Scope) -> Result<Arc<ScopeState>, Error> {
+        let state = self.scope(scope).await?;
+        if state.active { Ok(state) } else { Err(Error::EnvironmentInactive(scope.clone())) }
+    }
+
+    /// A scope, at most [`super::Settings::config_ttl`] old.
+    pub(super) async fn scope(&self, scope: &Scope) -> Result<Arc<ScopeState>, Error> {
+        let (scopes, now) = (&self.inner.scopes, self.now());
+        let checked_at = scopes.checked_at.load(Ordering::Relaxed);
+        let ttl = i64::try_from(self.inner.settings.config_ttl.0).unwrap_or(i64::MAX).saturating_mul(1000);
+        let age = now.millis().saturating_sub(checked_at);
+        // One request of many asks; a clock that went back asks, too.
+        if !(0..ttl).contains(&age)
+            && scopes
+                .checked_at
+                .compare_exchange(checked_at, now.millis(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            let version = self.inner.store.config_version().await.inspect_err(|_| self.recheck_config())?;
+            if scopes.version.swap(version, Ordering::Relaxed) != version {
+                scopes.known.store(Arc::default());
+            }
+        }
+        if let Some(state) = scopes.known.load().get(scope) {
+            return Ok(Arc::clone(state));
+        }
+        self.read_scope(scope).await
+    }
+
+    /// Makes the next request ask the store for its configuration's version.
+    pub(super) fn recheck_config(&self) {
+        self.inner.scopes.checked_at.store(i64::MIN / 2, Ordering::Relaxed);
+    }
+
+    async fn read_scope(&self, scope: &Scope) -> Result<Arc<ScopeState>, Error> {
+        let ScopeRecord { environment, definitions, keys } = match self.inner.store.scope(scope).await? {
+            ScopeRead::NoProduct => return Err(Error::ProductNotFound(scope.product.clone())),
+            ScopeRead::NoEnvironment => return Err(Error::EnvironmentNotFound(scope.clone())),
+            ScopeRead::Found(record) => *record,
+        };
+        let settings = &self.inner.settings;
+        let state = Arc::new(ScopeState {
+            scope: scope.clone(),
+            active: environment.active,
+            definitions,
+            keys: KeyRing::open(scope.clone(), keys, &self.inner.secrets, settings.keys),
+            audience: settings
+                .audience
+                .replace("<product>", scope.product.as_str())
+                .replace("<env>", scope.env.as_str()),
+        });
+        self.inner.scopes.known.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.insert(scope.clone(), Arc::clone(&state));
+            known
+        });
+        Ok(state)
+    }
+
+    /// The definition of a session, as it is now; as it was at the session's start if it was deleted since.
+    pub(super) async fn definition_of(&self, state: &ScopeState, session: &Session) -> Result<Definition, Error> {
+        if let Some(definition) = state.definition(&session.tag) {
+            return Ok(definition.clone());
+        }
+        self.started_with(session).await
+    }
+
+    /// The definition as it was when the session started: the schema of its data.
+    pub(super) async fn started_with(&self, session: &Session) -> Result<Definition, Error> {
+        let (product, tag) = (&session.scope.product, &session.tag);
+        let definition = self.inner.store.definition(product, tag, session.definition_version).await?;
+        definition.ok_or_else(|| Error::DefinitionNotFound(tag.clone()))
+    }
+
+    /// Signs an access token for the session's position. It expires with the session at the latest.
+    pub(super) async fn sign(
+        &self,
+        state: &ScopeState,
+        definition: &Definition,
+        session: &Session,
+        grant: Grant,
+        now: Timestamp,
+    ) -> Result<(AccessToken, Timestamp), Error> {
+        let ends = session.expires_at.min(session.idle_expires_at);
+        let expires_at = Timestamp::from_secs((now + grant.lifetime).min(ends).secs());
+        let claims = AccessClaims {
+            issuer: &self.inner.settings.issuer,
+            audience: &state.audience,
+            scope: &session.scope,
+            tag: &session.tag,
+            user_id: &session.user_id,
+            session: session.id,
+            generation: session.position.generation,
+            binding: session.position.commitment.into(),
+            confirm: grant.confirms,
+            issued_at: now,
+            expires_at,
+            auth: &session.auth,
+            claims: &session.claims,
+        };
+        let algorithm = definition.access_token.algorithm;
+        if let Ok(key) = state.keys.signer(algorithm, now) {
+            return Ok((access::sign(key, &claims, &*self.inner.rng), expires_at));
+        }
+        // The first token of this scope and algorithm, or a key that cannot be decrypted (which the error then names).
+        let state = self.first_key(&state.scope, algorithm, now).await?;
+        let key = state.keys.signer(algorithm, now).map_err(|e| Error::Key(e.to_string()))?;
+        Ok((access::sign(key, &claims, &*self.inner.rng), expires_at))
+    }
+
+    async fn first_key(&self, scope: &Scope, algorithm: Algorithm, now: Timestamp) -> Result<Arc<ScopeState>, Error> {
+        let state = self.read_scope(scope).await?;
+        if let Some(successor) = state.keys.upkeep(algorithm, now).add {
+            self.add_key(scope, algorithm, successor, now).await?;
+        }
+        self.read_scope(scope).await
+    }
+
+    /// Makes a signing key and adds it, unless another server was faster; whether it was added.
+    pub(super) async fn add_key(
+        &self,
+        scope: &Scope,
+        algorithm: Algorithm,
+        successor: Successor,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let inner = &self.inner;
+        let key =
+            SigningKey::generate(scope.clone(), algorithm, now, successor.signs_from, &inner.secrets, &*inner.rng)
+                .map_err(|e| Error::Key(e.to_string()))?;
+        let added = inner.store.add_signing_key(key, successor.after).await?;
+        self.recheck_config();
+        Ok(added)
+    }
+}
