@@ -1,6 +1,8 @@
 //! Rekindle: sessions that no thief can share and no bad network can end.
 
+pub mod access;
 pub mod clock;
+pub mod keys;
 pub mod refresh;
 pub mod rng;
 pub mod rotation;
