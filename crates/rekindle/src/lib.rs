@@ -1,10 +1,8 @@
 //! Rekindle: sessions that no thief can share and no bad network can end.
 
+pub mod access;
 pub mod clock;
-pub mod definition;
-pub mod journal;
 pub mod keys;
-pub mod memory;
 pub mod refresh;
 pub mod revocation_log;
 pub mod rng;
