@@ -33,9 +33,9 @@ use crate::store::{AuditEntry, Ban, Confirmation, EndedSession, Ending, Store, S
 pub use admin::{DefinitionView, NewApiKey, Rotation};
 pub use data::{Patch, TimelineQuery};
 pub use end::{EndAll, PresentedToken};
-pub use refresh::{Elevate, Minted, Mint, Refresh, RefreshOutcome};
+pub use refresh::{Elevate, Mint, Minted, Refresh, RefreshOutcome};
 pub use start::StartRequest;
-pub use upkeep::{Tick, Upkeep};
+pub use upkeep::Upkeep;
 pub use verify::{Active, VerifyOutcome};
 
 /// Starts, refreshes, verifies and ends sessions on a store. Cheap to clone; clones share everything.

@@ -36,9 +36,8 @@ const REMARKABLE: usize = 10;
 /// Explains a session from its row and its events, newest first.
 pub fn explain(session: &Session, events: &[Event], now: Timestamp) -> Explanation {
     let last = |wanted: fn(&Event) -> bool| events.iter().find(|e| wanted(e)).cloned();
-    let moved = |e: &Event| {
-        e.kind == EventKind::Start || matches!(e.outcome, Some(Outcome::Advanced | Outcome::FastForwarded))
-    };
+    let moved =
+        |e: &Event| e.kind == EventKind::Start || matches!(e.outcome, Some(Outcome::Advanced | Outcome::FastForwarded));
     let (rule, at, request, summary) = match session.end(now) {
         None => {
             let (rule, at) = if session.expires_at <= session.idle_expires_at {
@@ -65,9 +64,8 @@ pub fn explain(session: &Session, events: &[Event], now: Timestamp) -> Explanati
             (rule, ended.at, request, summary)
         }
     };
-    let remarkable = |e: &&Event| {
-        e.kind == EventKind::TheftDetected || e.outcome.is_some_and(|o| o != Outcome::Advanced)
-    };
+    let remarkable =
+        |e: &&Event| e.kind == EventKind::TheftDetected || e.outcome.is_some_and(|o| o != Outcome::Advanced);
     Explanation {
         session_id: session.id,
         active: session.end(now).is_none(),

@@ -604,7 +604,7 @@ impl Store for MemoryStore {
             .keys
             .iter()
             .filter(|k| k.scope == key.scope && k.algorithm == key.algorithm)
-            .max_by(|a, b| (a.signs_from, &a.kid).cmp(&(b.signs_from, &b.kid)))
+            .max_by(|a, b| (a.signs_from, a.created_at, &a.kid).cmp(&(b.signs_from, b.created_at, &b.kid)))
             .map(|k| k.kid.clone());
         if present != newest {
             return Ok(false);
@@ -684,6 +684,11 @@ impl Store for MemoryStore {
         let state = self.state();
         let all = state.audit.values().rev().filter(|e| before.is_none_or(|b| e.id < b));
         Ok(all.take(limit as usize).cloned().collect())
+    }
+
+    async fn append_audit(&self, entry: AuditEntry) -> StoreResult<()> {
+        self.state().audit.insert(entry.id, entry);
+        Ok(())
     }
 
     async fn ping(&self) -> StoreResult<()> {

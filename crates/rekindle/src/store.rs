@@ -133,6 +133,9 @@ pub trait Store: Send + Sync + 'static {
     /// The audit log after the entry `before` going back in time, newest first.
     async fn audit_log(&self, before: Option<EventId>, limit: u32) -> StoreResult<Vec<AuditEntry>>;
 
+    /// Appends to the audit log what no other intent records.
+    async fn append_audit(&self, entry: AuditEntry) -> StoreResult<()>;
+
     /// Whether the store can be read and written now.
     async fn ping(&self) -> StoreResult<()>;
 }
@@ -258,10 +261,10 @@ impl Advance {
             && session.expires_at > self.now
     }
 
-    /// The effect on the row.
+    /// The effect on the row. An elevation in place (`next` is where the row is) keeps the confirmation.
     pub fn apply(&self, session: &mut Session) {
+        session.confirmed &= self.next == session.position;
         session.position = self.next;
-        session.confirmed = false;
         session.idle_expires_at = (self.now + self.idle_timeout).min(session.expires_at);
         if let Some(elevation) = &self.elevation {
             session.auth = elevation.auth.clone();

@@ -15,9 +15,7 @@ use crate::journal::{Context, EventId};
 use crate::keys::{Algorithm, KeyId};
 use crate::rng;
 use crate::session::{Env, Scope, Tag};
-use crate::store::{
-    ApiKey, AuditEntry, Change, Changed, Environment, Permission, Product, ProductRecord, ScopeRead,
-};
+use crate::store::{ApiKey, AuditEntry, Change, Changed, Environment, Permission, Product, ProductRecord, ScopeRead};
 
 /// A definition with its version.
 #[derive(Debug, Clone, PartialEq)]
@@ -181,10 +179,7 @@ impl Engine {
     }
 
     /// A scope's signing keys: id, algorithm, since when published, from when signing; oldest first.
-    pub async fn signing_keys(
-        &self,
-        scope: &Scope,
-    ) -> Result<Vec<(KeyId, Algorithm, Timestamp, Timestamp)>, Error> {
+    pub async fn signing_keys(&self, scope: &Scope) -> Result<Vec<(KeyId, Algorithm, Timestamp, Timestamp)>, Error> {
         let record = match self.inner.store.scope(scope).await? {
             ScopeRead::NoProduct => return Err(Error::ProductNotFound(scope.product.clone())),
             ScopeRead::NoEnvironment => return Err(Error::EnvironmentNotFound(scope.clone())),

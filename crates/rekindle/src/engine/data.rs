@@ -7,7 +7,7 @@ use super::{Engine, Error};
 use crate::clock::Timestamp;
 use crate::explain::{self, Explanation};
 use crate::journal::{Context, Event, EventId, EventKind, Outcome};
-use crate::merge_patch::merge_patch;
+use crate::merge_patch;
 use crate::session::{Scope, Session, SessionId, UserId};
 use crate::store::{Cas, EventQuery, Revocation, SessionQuery, Update, UserQuery, UserSummary};
 

@@ -4,7 +4,9 @@ use super::{Engine, Error, TokenRefusal};
 use crate::clock::Timestamp;
 use crate::journal::{Context, Event, EventKind};
 use crate::session::{EndReason, Scope, Session, SessionId, Tag, UserId};
-use crate::store::{AuditEntry, Ban, BanUser, Cas, End, EndMany, EndedSession, EndedMany, Ending, EraseUser, StoreError};
+use crate::store::{
+    AuditEntry, Ban, BanUser, Cas, End, EndMany, EndedMany, EndedSession, Ending, EraseUser, StoreError,
+};
 
 /// The token that a client signs out with; it may have expired.
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +59,7 @@ impl Engine {
     }
 
     /// Ends a session. Idempotent: the first reason stays.
-    pub async fn revoke(
-        &self,
-        scope: &Scope,
-        id: SessionId,
-        reason: EndReason,
-        ctx: &Context,
-    ) -> Result<(), Error> {
+    pub async fn revoke(&self, scope: &Scope, id: SessionId, reason: EndReason, ctx: &Context) -> Result<(), Error> {
         let audit = self.audit(ctx, "session.revoke", format!("{scope}/sessions/{id}"));
         match self.end_by_id(scope, id, reason, ctx, Some(audit)).await? {
             Some(session) if session.scope == *scope => Ok(()),
@@ -82,10 +78,14 @@ impl Engine {
         let state = self.scope(scope).await?;
         let now = self.now();
         let EndAll { user_id, except, tag, started_until, refreshed_from } = which;
-        let audit = self.audit(ctx, "sessions.revoke", match &user_id {
-            Some(user_id) => user_target(scope, user_id),
-            None => format!("{scope}/sessions"),
-        });
+        let audit = self.audit(
+            ctx,
+            "sessions.revoke",
+            match &user_id {
+                Some(user_id) => user_target(scope, user_id),
+                None => format!("{scope}/sessions"),
+            },
+        );
         let end = EndMany {
             scope: scope.clone(),
             user_id,

@@ -1,8 +1,8 @@
 //! Refresh, elevate and mint.
 
-use super::scopes::ScopeState;
+use super::scopes::{Grant, ScopeState};
 use super::{Engine, Error, Standing, TokenRefusal, Tokens};
-use crate::access::{AccessToken, Grant};
+use crate::access::AccessToken;
 use crate::clock::{Seconds, Timestamp};
 use crate::definition::{Definition, Mint as MintPolicy, OnTheft};
 use crate::journal::{Context, Counterpart, Event, EventKind, Outcome};
@@ -181,10 +181,10 @@ impl Engine {
             let now = self.now();
             let (presented, proof) = (&request.presented, request.proof.as_ref());
             let policy = definition.policy();
-            if let Decision::Advance(next) =
-                rotation::decide(presented.session, &expected, presented, proof, now, &policy)
-            {
-                return self.advance(request, definition, next, now).await;
+            match rotation::decide(presented.session, &expected, presented, proof, now, &policy) {
+                Decision::Advance(next) => return self.advance(request, definition, next, now).await,
+                Decision::InvalidProof => return Err(repeated_commitment()),
+                _ => {}
             }
         }
         Ok(Step::DecideAgain(self.inner.store.session(request.presented.session).await?))
@@ -223,10 +223,7 @@ impl Engine {
             Decision::Theft(kind) => self.theft(request, &definition, session, kind, now).await,
             Decision::Revoked => refuse(TokenRefusal::Revoked(session.ended.map(|e| e.reason))),
             Decision::Expired(expiry) => refuse(TokenRefusal::Expired(expiry)),
-            Decision::InvalidProof => Err(Error::Invalid {
-                field: "proof.commitment",
-                problem: "repeats the token's own commitment; draw a fresh opening for each generation".into(),
-            }),
+            Decision::InvalidProof => Err(repeated_commitment()),
         }
     }
 
@@ -247,7 +244,12 @@ impl Engine {
             issued_at: u32::try_from(now.secs()).unwrap_or(u32::MAX),
             kid: self.inner.secrets.current(),
         };
-        match self.inner.store.advance(self.advance_intent(request, definition, (generation, commitment), next, now)).await? {
+        match self
+            .inner
+            .store
+            .advance(self.advance_intent(request, definition, (generation, commitment), next, now))
+            .await?
+        {
             Cas::Applied(session) => {
                 self.note_elevation(request, &session);
                 self.answer(request, definition, session, now).await
@@ -505,6 +507,13 @@ impl Engine {
             self.inner.recorded.insert(key, now);
         }
         fresh
+    }
+}
+
+fn repeated_commitment() -> Error {
+    Error::Invalid {
+        field: "proof.commitment",
+        problem: "repeats the token's own commitment; draw a fresh opening for each generation".into(),
     }
 }
 

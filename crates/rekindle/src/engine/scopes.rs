@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use super::{Engine, Error};
-use crate::access::{self, AccessClaims, AccessToken, Expected, Grant};
+use crate::access::{self, AccessClaims, AccessToken, Expected};
 use crate::clock::{Seconds, Timestamp};
 use crate::definition::Definition;
 use crate::keys::{Algorithm, KeyRing, SigningKey, Successor};
@@ -58,6 +58,15 @@ impl ScopeState {
     pub(super) fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
         Algorithm::ALL.into_iter().filter(|a| self.definitions.iter().any(|(_, d)| d.access_token.algorithm == *a))
     }
+}
+
+/// For what an access token is signed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grant {
+    /// It lives so long, unless the session ends before.
+    pub(super) lifetime: Seconds,
+    /// Its use confirms its generation, and a verifier is to report it.
+    pub(super) confirms: bool,
 }
 
 /// The scopes that were asked for, as of one version of the store's configuration.
@@ -198,8 +207,7 @@ impl Engine {
     ) -> Result<bool, Error> {
         let inner = &self.inner;
         let key =
-            SigningKey::generate(scope.clone(), algorithm, now, successor.signs_from, &inner.secrets, &*inner.rng)
-                .map_err(|e| Error::Key(e.to_string()))?;
+            SigningKey::generate(scope.clone(), algorithm, now, successor.signs_from, &inner.secrets, &*inner.rng);
         let added = inner.store.add_signing_key(key, successor.after).await?;
         self.recheck_config();
         Ok(added)

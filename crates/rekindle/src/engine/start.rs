@@ -4,8 +4,9 @@ use aws_lc_rs::digest;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::scopes::Grant;
 use super::{Engine, Error, Tokens};
-use crate::access::{self, Grant};
+use crate::access;
 use crate::clock::{Seconds, Timestamp};
 use crate::definition::{Definition, Violation};
 use crate::journal::{Context, EventKind};
@@ -98,12 +99,14 @@ impl Engine {
                 self.tokens(&state, definition, *first, grant, now).await
             }
             Started::Repeated(_) => Err(Error::Conflict(
-                "the session that this idempotency key started has moved on or ended; start another with a new key".into(),
+                "the session that this idempotency key started has moved on or ended; start another with a new key"
+                    .into(),
             )),
             Started::IdempotencyMismatch => Err(Error::IdempotencyMismatch),
             Started::Banned(ban) => Err(Error::UserBanned(ban)),
             Started::PreviousUnusable => Err(Error::Conflict(
-                "the previous session is not an active session of this user or of an anonymous one in this environment".into(),
+                "the previous session is not an active session of this user or of an anonymous one in this environment"
+                    .into(),
             )),
             Started::TooManySessions(active) => Err(Error::MaxSessionsReached { active }),
         }
@@ -121,7 +124,10 @@ impl Engine {
         let lifetime = definition.refresh.absolute_lifetime.seconds();
         let expires_at = now + request.expires_in.map_or(lifetime, |shorter| shorter.min(lifetime));
         if expires_at <= now {
-            return Err(Error::Invalid { field: "expires_in", problem: "is zero; leave it out or give at least 1".into() });
+            return Err(Error::Invalid {
+                field: "expires_in",
+                problem: "is zero; leave it out or give at least 1".into(),
+            });
         }
         let auth = request.auth.clone().unwrap_or(Auth { time: now, acr: None, amr: Vec::new() });
         Ok(Session {
@@ -195,11 +201,7 @@ fn idempotency(request: &StartRequest, now: Timestamp) -> Result<Option<Idempote
         return Err(Error::Invalid { field: "Idempotency-Key", problem });
     }
     let body = serde_json::to_vec(request).expect("a request of JSON values is JSON");
-    Ok(Some(Idempotency {
-        key: sha256(key.as_bytes()),
-        request: sha256(&body),
-        expires_at: now + IDEMPOTENCY_LASTS,
-    }))
+    Ok(Some(Idempotency { key: sha256(key.as_bytes()), request: sha256(&body), expires_at: now + IDEMPOTENCY_LASTS }))
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

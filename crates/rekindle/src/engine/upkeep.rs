@@ -71,8 +71,7 @@ impl Engine {
             .filter(|(_, kinds)| kinds.contains(&EventKind::End))
             .map(|(product, _)| product.clone())
             .collect();
-        let sweep =
-            Sweep { now, retention: settings.retention, after, budget: settings.sweep_budget, ending, notify };
+        let sweep = Sweep { now, retention: settings.retention, after, budget: settings.sweep_budget, ending, notify };
         let swept = self.inner.store.sweep(sweep).await?;
         self.schedule(|s| s.sweep_after = swept.next);
         Ok(swept)
