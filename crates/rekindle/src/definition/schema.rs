@@ -39,7 +39,8 @@ enum Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// JSON Schema 2020-12: anything with `$schema`, or with `"type": "object"` and an object of `properties`. As the standard
-    /// has it, `format` only annotates. Patterns have no look-around, so that none can take more than linear time.
+    /// has it, `format` only annotates. What a schema costs is bounded: references point into the schema itself (`#/$defs/…`), not
+    /// in circles; patterns have no look-around, so that none takes more than linear time.
     JsonSchema,
     /// Every leaf is `string`, `number`, `integer`, `boolean`, `object`, `array` or `any`. A leaf is required unless it ends in `?`
     /// (which allows it to be absent, not to be null); a nested object is required if something in it is.
@@ -52,6 +53,8 @@ pub enum Dialect {
 const MAX_BYTES: usize = 64 * 1024;
 /// The most levels of objects and arrays in a schema.
 const MAX_DEPTH: usize = 32;
+/// The most levels, and the most objects and arrays, of a JSON Schema in which every reference is replaced by what it refers to.
+const MAX_EXPANDED: (usize, usize) = (64, 10_000);
 /// The most violations that are reported of one set of data.
 const MAX_VIOLATIONS: usize = 32;
 /// The most memory for one compiled pattern of a JSON Schema.
@@ -99,7 +102,7 @@ impl Schema {
             Check::JsonSchema(validator) => {
                 let data = Value::Object(data.clone());
                 let errors = validator.iter_errors(&data).take(MAX_VIOLATIONS);
-                errors.flat_map(|error| self.violations_of(&error)).collect()
+                errors.flat_map(|error| self.violations_of(&error, &data)).collect()
             }
         };
         violations.truncate(MAX_VIOLATIONS);
@@ -128,33 +131,43 @@ impl Schema {
     }
 
     /// The library's own messages quote the data, so only what the schema asks for is taken from its errors.
-    fn violations_of(&self, error: &jsonschema::ValidationError<'_>) -> Vec<Violation> {
+    fn violations_of(&self, error: &jsonschema::ValidationError<'_>, data: &Value) -> Vec<Violation> {
         let path = error.instance_path().as_str();
-        let member = |name: &str, expected: &str, found| {
+        let violation = |path: String, expected: String| {
+            let found = data.pointer(&path).map_or("nothing", type_name);
+            Violation { path, expected, found }
+        };
+        let member = |name: &str, expected: &str| {
             let mut path = path.to_owned();
             push(&mut path, name);
-            Violation { path, expected: expected.to_owned(), found }
+            violation(path, expected.to_owned())
         };
-        match error.kind() {
+        let keyword = error.kind().keyword();
+        let expected = match error.kind() {
             ValidationErrorKind::Required { property } => {
-                vec![member(property.as_str().unwrap_or_default(), "a value", "nothing")]
+                return vec![member(property.as_str().unwrap_or_default(), "a value")];
             }
             ValidationErrorKind::AdditionalProperties { unexpected }
             | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-                let found = |name: &String| error.instance().get(name).map_or("nothing", type_name);
-                unexpected.iter().map(|name| member(name, "nothing", found(name))).collect()
+                return unexpected.iter().map(|name| member(name, "nothing")).collect();
             }
-            kind => {
-                let keyword = kind.keyword();
-                let asked = self.0.source.pointer(error.schema_path().as_str()).filter(|asked| no_deeper(asked, 1));
-                let expected = match asked {
-                    Some(Value::String(name)) if keyword == "type" => name.clone(),
-                    Some(asked) => format!("`{keyword}` {}", super::shortened(&asked.to_string())),
-                    None => format!("what `{keyword}` asks for"),
-                };
-                vec![Violation { path: path.to_owned(), expected, found: type_name(error.instance()) }]
-            }
+            ValidationErrorKind::FalseSchema => "nothing more".to_owned(),
+            _ => match self.asked(error.schema_path().as_str(), keyword) {
+                Some(Value::String(name)) if keyword == "type" => name.clone(),
+                Some(asked) => format!("`{keyword}` {}", super::shortened(&asked.to_string())),
+                None => format!("what `{keyword}` asks for"),
+            },
+        };
+        vec![violation(path.to_owned(), expected)]
+    }
+
+    /// What the JSON Schema says under `keyword`, where that is short.
+    fn asked(&self, location: &str, keyword: &str) -> Option<&Value> {
+        let (_, last) = location.rsplit_once('/')?;
+        if last != keyword {
+            return None;
         }
+        self.0.source.pointer(location).filter(|asked| no_deeper(asked, 1))
     }
 }
 
@@ -208,7 +221,19 @@ pub enum InvalidSchema {
         /// What it names, shortened.
         given: String,
     },
-    /// It is no valid JSON Schema, refers to something outside itself, or has a pattern that is not supported.
+    /// It is a JSON Schema with a reference that is not supported.
+    #[error("`{reference}` is not supported: a reference must point into the schema itself, like `#/$defs/name`")]
+    Reference {
+        /// The reference, shortened.
+        reference: String,
+    },
+    /// It is a JSON Schema whose references multiply or run in circles.
+    #[error(
+        "with its references replaced by what they refer to, it has more than {} levels or {} objects and arrays; \
+         references in circles are not supported", MAX_EXPANDED.0, MAX_EXPANDED.1
+    )]
+    Expands,
+    /// It is no valid JSON Schema, or has a pattern that is not supported.
     #[error("it is not a usable JSON Schema: at `{path}`: {reason}")]
     JsonSchema {
         /// Where, as a JSON pointer into the schema.
@@ -279,6 +304,8 @@ fn compile(source: &Value) -> Result<jsonschema::Validator, InvalidSchema> {
     {
         return Err(InvalidSchema::OtherDraft { given: super::shortened(&given.to_string()) });
     }
+    let (levels, mut budget) = MAX_EXPANDED;
+    expand(source, source, levels, &mut budget)?;
     jsonschema::options()
         .with_draft(jsonschema::Draft::Draft202012)
         .offline()
@@ -288,6 +315,34 @@ fn compile(source: &Value) -> Result<jsonschema::Validator, InvalidSchema> {
             path: error.instance_path().to_string(),
             reason: super::shortened(&error.to_string()),
         })
+}
+
+/// Follows all references. The validator's time, memory and stack grow with the expanded schema, which can be exponentially
+/// larger than its text, or endless.
+fn expand(root: &Value, part: &Value, levels: usize, budget: &mut usize) -> Result<(), InvalidSchema> {
+    let members: Vec<&Value> = match part {
+        Value::Array(items) => items.iter().collect(),
+        Value::Object(members) => members.values().collect(),
+        _ => return Ok(()),
+    };
+    if levels == 0 || *budget == 0 {
+        return Err(InvalidSchema::Expands);
+    }
+    *budget -= 1;
+    // A nested `$id` would give the references below it another root.
+    let foreign = |keyword: &&str| *keyword != "$id" || !std::ptr::eq(root, part);
+    for keyword in ["$dynamicRef", "$id"].iter().filter(|k| foreign(k)) {
+        if let Some(Value::String(reference)) = part.get(keyword) {
+            return Err(InvalidSchema::Reference { reference: super::shortened(reference) });
+        }
+    }
+    if let Some(Value::String(reference)) = part.get("$ref") {
+        let pointer = reference.strip_prefix('#').filter(|p| !p.contains('%'));
+        let target = pointer.and_then(|p| root.pointer(p));
+        let unsupported = || InvalidSchema::Reference { reference: super::shortened(reference) };
+        expand(root, target.ok_or_else(unsupported)?, levels - 1, budget)?;
+    }
+    members.into_iter().try_for_each(|member| expand(root, member, levels - 1, budget))
 }
 
 /// The fields that a sample or a type map names.
@@ -481,14 +536,15 @@ mod tests {
                 "pin": { "not": { "const": "hunter2" } },
                 "code": { "$ref": "#/$defs/code" },
                 "keys": { "propertyNames": { "maxLength": 2 } },
-                "more": { "additionalProperties": false },
+                "more": { "properties": { "x": true }, "additionalProperties": false },
+                "none": { "additionalProperties": false },
             },
             "required": ["id"],
             "$defs": { "code": { "pattern": "^[0-9]+$" } },
         });
         let data = json!({
             "name": "hunter2", "role": "hunter2", "age": "hunter2", "pin": "hunter2", "code": "hunter2",
-            "keys": { "hunter2": 1 }, "more": { "extra": "hunter2" },
+            "keys": { "hunter2": 1 }, "more": { "extra": "hunter2" }, "none": { "extra": 1 },
         });
         let mut found = violations(source, data);
         found.sort();
@@ -498,9 +554,10 @@ mod tests {
                 "/age: expected `type` [\"integer\",\"null\"], found string",
                 "/code: expected `pattern` \"^[0-9]+$\", found string",
                 "/id: expected a value, found nothing",
-                "/keys: expected `propertyNames` {\"maxLength\":2}, found object",
+                "/keys: expected what `propertyNames` asks for, found object",
                 "/more/extra: expected nothing, found string",
                 "/name: expected `maxLength` 3, found string",
+                "/none: expected nothing more, found object",
                 "/pin: expected `not` {\"const\":\"hunter2\"}, found string",
                 "/role: expected `enum` [\"user\",\"admin\"], found string",
             ]
@@ -513,27 +570,33 @@ mod tests {
 
     #[test]
     fn nothing_is_fetched() {
-        for reference in ["https://example.com/a.json", "file:///etc/hosts", "other.json", "urn:x:y"] {
-            let source = json!({ "$schema": DRAFT, "properties": { "a": { "$ref": reference } } });
-            assert!(refusal(source).contains("not a usable JSON Schema"), "{reference}");
+        for reference in
+            ["https://example.com/a.json", "file:///etc/hosts", "other.json", "urn:x:y", "#anchor", "#/%61"]
+        {
+            let source = json!({ "$schema": DRAFT, "properties": { "a": { "$ref": reference } }, "a": true });
+            assert!(refusal(source).starts_with(&format!("`{reference}` is not supported")));
         }
+        let nested = json!({ "$schema": DRAFT, "$id": "urn:a", "properties": { "a": { "$id": "urn:b" } } });
+        assert!(refusal(nested).starts_with("`urn:b` is not supported"));
+        assert!(Schema::parse(&json!({ "$schema": DRAFT, "$id": "urn:a", "properties": { "$id": {} } })).is_ok());
     }
 
     #[test]
-    fn references_that_run_in_circles_end() {
-        for keyword in ["$ref", "$dynamicRef"] {
-            let circle = json!({ "$schema": DRAFT, keyword: "#", "allOf": [{ keyword: "#" }], "required": ["a"] });
-            if let Ok(circle) = Schema::parse(&circle) {
-                assert!(!circle.validate(&Map::new()).is_empty());
-            }
+    fn references_that_multiply_or_run_in_circles_are_refused() {
+        for circle in [json!({ "$ref": "#" }), json!({ "properties": { "a": { "$ref": "#/properties" } } })] {
+            let mut source = json!({ "$schema": DRAFT });
+            crate::merge_patch(&mut source, &circle);
+            assert_eq!(Schema::parse(&source), Err(InvalidSchema::Expands));
         }
-        // Each level doubles the paths through the schema.
-        let level =
-            |n: u32| json!({ "allOf": [{ "$ref": format!("#/$defs/{n}") }, { "$ref": format!("#/$defs/{n}") }] });
-        let mut levels: Map<String, Value> = (0..40).map(|n| (n.to_string(), level(n + 1))).collect();
-        levels.insert("40".into(), json!({ "required": ["a"] }));
-        let doubling = schema(json!({ "$schema": DRAFT, "$ref": "#/$defs/0", "$defs": levels }));
-        assert_eq!(doubling.validate(&Map::new()).len(), MAX_VIOLATIONS);
+        let doubling = |levels: u32| {
+            let twice =
+                |n: u32| json!({ "anyOf": [{ "$ref": format!("#/$defs/{n}") }, { "$ref": format!("#/$defs/{n}") }] });
+            let mut defs: Map<String, Value> = (0..levels).map(|n| (n.to_string(), twice(n + 1))).collect();
+            defs.insert(levels.to_string(), json!({ "required": ["a"] }));
+            Schema::parse(&json!({ "$schema": DRAFT, "$ref": "#/$defs/0", "$defs": defs }))
+        };
+        assert_eq!(doubling(15), Err(InvalidSchema::Expands));
+        assert_eq!(doubling(5).unwrap().validate(&Map::new()).len(), 1);
     }
 
     #[test]
