@@ -22,8 +22,23 @@ use crate::session::{Auth, Env, Object, Scope, SessionId, Tag, UserId};
 
 /// The claim names that Rekindle sets itself, or that mean something to every JWT library; a session cannot set them.
 pub const RESERVED: &[&str] = &[
-    "iss", "aud", "sub", "sid", "client_id", "env", "tag", "gen", "iat", "exp", "nbf", "jti", "auth_time", "acr", "amr",
-    "binding", "cfm",
+    "iss",
+    "aud",
+    "sub",
+    "sid",
+    "client_id",
+    "env",
+    "tag",
+    "gen",
+    "iat",
+    "exp",
+    "nbf",
+    "jti",
+    "auth_time",
+    "acr",
+    "amr",
+    "binding",
+    "cfm",
 ];
 
 /// A session's own claims use a name that is not theirs.
@@ -388,8 +403,7 @@ impl<'a> Parts<'a> {
         if !self.key.verifies(self.message.as_bytes(), &decode(self.signature)?) {
             return Err(AccessRefusal::Malformed);
         }
-        let read: Read =
-            serde_json::from_slice(&decode(self.payload)?).map_err(|_| AccessRefusal::Malformed)?;
+        let read: Read = serde_json::from_slice(&decode(self.payload)?).map_err(|_| AccessRefusal::Malformed)?;
         Ok(Arc::new(Verified {
             issuer: read.iss,
             audience: read.aud,
@@ -421,7 +435,7 @@ mod tests {
     use crate::keys::tests::{Counting, NOW, key, ring, scope};
     use crate::keys::{Algorithm, SigningKey};
 
-    static KEYS: LazyLock<Vec<SigningKey>> = LazyLock::new(|| Algorithm::ALL.map(|a| key(a, 1)).into());
+    static KEYS: LazyLock<Vec<SigningKey>> = LazyLock::new(|| Algorithm::ALL.map(|a| key(a, 1 + a as u64)).into());
     static RING: LazyLock<KeyRing> = LazyLock::new(|| ring(KEYS.clone()));
     static SCOPE: LazyLock<Scope> = LazyLock::new(|| scope("shop/dev"));
     static TAG: LazyLock<Tag> = LazyLock::new(|| "web".parse().unwrap());
@@ -637,16 +651,13 @@ mod tests {
         let refresh = crate::keys::tests::secrets(&["1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"])
             .issue(
                 SessionId::from_bytes([7; 16]),
-                &crate::rotation::Position {
-                    generation: 3,
-                    commitment: Commitment::NONE,
-                    issued_at: 5,
-                    kid: 1,
-                },
+                &crate::rotation::Position { generation: 3, commitment: Commitment::NONE, issued_at: 5, kid: 1 },
             )
             .unwrap();
         let oversized = crafted(&header(&token), &format!(r#"{{"x":"{}"}}"#, "x".repeat(MAX_TOKEN)));
-        for text in ["", ".", "..", "a.b.c", refresh.expose(), &oversized, &format!("{token}="), &format!("web:{token}")] {
+        for text in
+            ["", ".", "..", "a.b.c", refresh.expose(), &oversized, &format!("{token}="), &format!("web:{token}")]
+        {
             assert!(malformed(text));
         }
     }

@@ -303,11 +303,7 @@ impl KeySchedule {
     ///
     /// A key signs for `rotate_every`, is published `publish_ahead` before that, and for `retire_after` after its successor
     /// took over.
-    pub fn new(
-        rotate_every: Seconds,
-        publish_ahead: Seconds,
-        retire_after: Seconds,
-    ) -> Result<Self, InvalidSchedule> {
+    pub fn new(rotate_every: Seconds, publish_ahead: Seconds, retire_after: Seconds) -> Result<Self, InvalidSchedule> {
         // A server that learns late of an emergency rotation signs with the old key for as long as its copy may be old.
         let least = Seconds(MAX_ACCESS_LIFETIME.0.saturating_add(publish_ahead.0));
         if publish_ahead <= MAX_KEYS_AGE {
@@ -621,12 +617,8 @@ impl Pair {
                 let seed = Zeroizing::new(rng::bytes::<32>(rng));
                 Self::EdDsa(Ed25519KeyPair::from_seed_unchecked(&*seed).expect("32 bytes are a seed"))
             }
-            Algorithm::Es256 => {
-                Self::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect(WORKS))
-            }
-            Algorithm::Rs256 => {
-                Self::Rs256(RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).expect(WORKS))
-            }
+            Algorithm::Es256 => Self::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect(WORKS)),
+            Algorithm::Rs256 => Self::Rs256(RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).expect(WORKS)),
         }
     }
 
