@@ -435,7 +435,7 @@ mod tests {
     use crate::keys::tests::{Counting, NOW, key, ring, scope};
     use crate::keys::{Algorithm, SigningKey};
 
-    static KEYS: LazyLock<Vec<SigningKey>> = LazyLock::new(|| Algorithm::ALL.map(|a| key(a, 1)).into());
+    static KEYS: LazyLock<Vec<SigningKey>> = LazyLock::new(|| Algorithm::ALL.map(|a| key(a, 1 + a as u64)).into());
     static RING: LazyLock<KeyRing> = LazyLock::new(|| ring(KEYS.clone()));
     static SCOPE: LazyLock<Scope> = LazyLock::new(|| scope("shop/dev"));
     static TAG: LazyLock<Tag> = LazyLock::new(|| "web".parse().unwrap());

@@ -949,6 +949,7 @@ pub(crate) mod tests {
         assert_eq!(plan(day(30) - Seconds(1)), early);
         assert_eq!(plan(day(30)), Plan { signing: Some(1), ..early });
         let over = Plan { signing: Some(1), next: None, published: vec![1], retired: vec![0] };
+        assert_eq!(plan(day(38) - Seconds(1)).published, [0, 1], "a late server's last token has just expired");
         assert_eq!(plan(day(38)), over);
         // A server whose clock is behind that of the first key's maker still signs.
         assert_eq!(schedule.plan(&[second], NOW).signing, Some(0));
