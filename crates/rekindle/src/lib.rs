@@ -50,7 +50,11 @@
 pub mod access;
 pub mod clock;
 pub mod definition;
+pub mod engine;
+pub mod explain;
+pub mod journal;
 pub mod keys;
+pub mod memory;
 mod merge_patch;
 pub mod refresh;
 pub mod revocation_log;
