@@ -38,8 +38,7 @@ use crate::session::Tag;
 /// let problems = Definition::from_json(&serde_json::json!({ "tag": "Web", "colour": "red" })).unwrap_err();
 /// assert_eq!(problems.0.len(), 2);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition(Arc<Settings>);
 
 /// What a [`Definition`] says. Serialises as the complete canonical form, which reads back as an equal definition.
@@ -172,7 +171,7 @@ impl Definition {
 
     /// The complete canonical form; [`Definition::from_json`] reads it back as an equal definition.
     pub fn to_json(&self) -> Value {
-        serde_json::to_value(&self.0).expect("settings are made of JSON")
+        serde_json::to_value(self).expect("settings are made of JSON")
     }
 
     /// This definition with a JSON merge patch (RFC 7396) applied to its canonical form. The tag cannot change.
@@ -219,6 +218,12 @@ impl Deref for Definition {
     type Target = Settings;
     fn deref(&self) -> &Settings {
         &self.0
+    }
+}
+
+impl Serialize for Definition {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_ref().serialize(serializer)
     }
 }
 
