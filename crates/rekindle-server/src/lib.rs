@@ -1,1 +1,19 @@
-//! x
+//! Rekindle's server: the HTTP API v1 and the command line, as a library so that tests can start it.
+//!
+//! A request's way: [`http`] accepts its connection, [`edge`] gives it an id and a time limit, [`extract`] makes values of it, an
+//! endpoint answers, with a [`problem`] when something is wrong.
+
+pub mod app;
+pub mod cli;
+pub mod client_ip;
+pub mod config;
+pub mod edge;
+mod endpoint;
+pub mod extract;
+pub mod http;
+pub mod log;
+pub mod metrics;
+pub mod problem;
+pub mod rate_limit;
+mod serde_message;
+pub mod webhook;

@@ -1,0 +1,162 @@
+//! The app: the state that endpoints share, and the router that they make up.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Bytes};
+use rekindle::rng::Rng;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    config::Config,
+    edge::Edge,
+    endpoint,
+    http::Lifecycle,
+    metrics::Metrics,
+    problem::{Code, Problem},
+};
+
+/// What every endpoint may use. Clones share one state.
+#[derive(Clone)]
+pub struct App(Arc<State>);
+
+struct State {
+    config: Config,
+    metrics: Arc<Metrics>,
+    lifecycle: Lifecycle,
+    openapi: Bytes,
+}
+
+impl App {
+    /// The app of a valid configuration.
+    pub fn new(config: Config) -> Self {
+        let (document, aliases) = endpoint::all().into_description();
+        let routes = document.paths.paths.keys().chain(&aliases).map(String::as_str);
+        Self(Arc::new(State {
+            config,
+            metrics: Arc::new(Metrics::new(routes)),
+            lifecycle: Lifecycle::default(),
+            openapi: to_json(&document).into(),
+        }))
+    }
+
+    /// The router of every endpoint, behind the [`Edge`].
+    pub fn router(&self, rng: &dyn Rng) -> Router {
+        self.router_with(Router::new(), rng)
+    }
+
+    /// The same with routes that are no part of the API's description.
+    pub fn router_with(&self, more: Router<Self>, rng: &dyn Rng) -> Router {
+        let (router, _) = endpoint::all().into_router().split_for_parts();
+        router
+            .merge(more)
+            .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path; see /openapi.json") })
+            .method_not_allowed_fallback(|| async {
+                Problem::new(Code::MethodNotAllowed, "this path has other methods; see the `Allow` header")
+            })
+            .layer(Edge::new(&self.0.config, self.0.metrics.clone(), rng))
+            .with_state(self.clone())
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Everything that is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Whether the server is on its way out.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.0.lifecycle
+    }
+
+    /// The OpenAPI document as JSON.
+    pub fn openapi(&self) -> &Bytes {
+        &self.0.openapi
+    }
+}
+
+/// The OpenAPI 3.1 document of the API, as it is committed and served.
+pub fn openapi_json() -> String {
+    to_json(&endpoint::all().into_description().0)
+}
+
+fn to_json(document: &OpenApi) -> String {
+    document.to_pretty_json().expect("the document is JSON") + "\n"
+}
+
+/// Endpoints on their way to a router: paths that hold `/users/{user_id}` are registered for the empty user id too, which a
+/// router would not match.
+#[derive(Default)]
+pub struct Endpoints {
+    router: OpenApiRouter<App>,
+    aliases: Vec<String>,
+}
+
+impl Endpoints {
+    /// With one more endpoint, from `routes!`: its route and its description come from the same line.
+    pub fn with(mut self, routes: utoipa_axum::router::UtoipaMethodRouter<App>) -> Self {
+        let methods = routes.2.clone();
+        for path in routes.1.paths.keys().filter(|path| path.contains(USER)) {
+            let alias = path.replace(USER, "/users/");
+            self.router = self.router.route(&alias, methods.clone());
+            self.aliases.push(alias);
+        }
+        self.router = self.router.routes(routes);
+        self
+    }
+
+    fn into_router(self) -> OpenApiRouter<App> {
+        self.router
+    }
+
+    fn into_description(self) -> (OpenApi, Vec<String>) {
+        let mut document = self.router.into_openapi();
+        crate::endpoint::describe(&mut document);
+        (document, self.aliases)
+    }
+}
+
+const USER: &str = "/users/{user_id}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extract::PathUser;
+    use axum::{body::Body, extract::Request};
+    use tower::ServiceExt;
+
+    #[utoipa::path(get, path = "/users/{user_id}/sessions", responses((status = 200)))]
+    async fn sessions(PathUser(user): PathUser) -> String {
+        format!("<{user}>")
+    }
+
+    #[tokio::test]
+    async fn the_empty_user_id_has_the_same_endpoints_and_no_description_of_its_own() {
+        let endpoints = || Endpoints::default().with(utoipa_axum::routes!(sessions));
+        let (document, aliases) = endpoints().into_description();
+        assert_eq!(document.paths.paths.keys().collect::<Vec<_>>(), ["/users/{user_id}/sessions"]);
+        assert_eq!(aliases, ["/users//sessions"]);
+        let (router, _) = endpoints().into_router().split_for_parts();
+        let router = router.with_state(App::new(Config::default()));
+        for (path, said) in [("/users/ann/sessions", "<ann>"), ("/users//sessions", "<>")] {
+            let answer = router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(axum::body::to_bytes(answer.into_body(), 99).await.unwrap(), said);
+        }
+    }
+
+    #[test]
+    fn the_description_holds_every_code_and_no_dangling_reference() {
+        let document: serde_json::Value = serde_json::from_str(&openapi_json()).unwrap();
+        let text = document.to_string();
+        for code in Code::ALL {
+            assert!(text.contains(&format!("\"{}\"", code.as_str())), "{code:?}");
+        }
+        for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(document.pointer(reference).is_some(), "{reference} leads nowhere");
+        }
+    }
+}

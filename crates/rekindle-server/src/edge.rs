@@ -1,0 +1,193 @@
+//! The one middleware: what every request and every answer goes through, in a single pass.
+//!
+//! A request gets an id and is refused when a header that decides something comes twice; its handler gets a time limit, and its
+//! panic becomes a 500; the answer gets its security headers, is counted and, where that is called for, logged.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing::Route,
+};
+use futures_util::FutureExt;
+use rekindle::rng::Rng;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use crate::{
+    client_ip::TrustedProxies,
+    config::Config,
+    log::RequestLog,
+    metrics::Metrics,
+    problem::{Code, Problem},
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The headers that decide something: twice, and two parties could read them differently.
+static ONCE: [HeaderName; 4] =
+    [header::AUTHORIZATION, HeaderName::from_static("idempotency-key"), header::IF_MATCH, header::CONTENT_TYPE];
+
+/// Where a connection comes from; the listener puts it into each request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// What a handler may know about its request beside the request; it is among its extensions.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    /// The id that the answer carries as `X-Request-Id`.
+    pub id: HeaderValue,
+    /// The client's address, behind the trusted proxies; absent when there is no network, as in a test.
+    pub client_ip: Option<std::net::IpAddr>,
+    /// How many bytes the body may have.
+    pub(crate) body_limit: usize,
+}
+
+impl RequestContext {
+    /// The context in a request's extensions; outside of the app, an empty one with the default limits.
+    pub fn of(extensions: &Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_else(|| Self {
+            id: HeaderValue::from_static("-"),
+            client_ip: None,
+            body_limit: crate::config::Limits::default().body.saturating_usize(),
+        })
+    }
+
+    /// The id as text.
+    pub fn id(&self) -> &str {
+        self.id.to_str().expect("made of visible ASCII")
+    }
+}
+
+/// The middleware, as a layer for `Router::layer`: there the matched route is known.
+#[derive(Clone)]
+pub struct Edge(Arc<Shared>);
+
+struct Shared {
+    metrics: Arc<Metrics>,
+    log: RequestLog,
+    proxies: TrustedProxies,
+    timeout: Duration,
+    body_limit: usize,
+    /// Ids are this process's random prefix and a count: unique, and cheaper than a random number each.
+    prefix: u64,
+    count: AtomicU64,
+}
+
+impl Edge {
+    /// As configured.
+    pub fn new(config: &Config, metrics: Arc<Metrics>, rng: &dyn Rng) -> Self {
+        let mut prefix = [0; 8];
+        rng.fill(&mut prefix);
+        Self(Arc::new(Shared {
+            metrics,
+            log: RequestLog::new(&config.log),
+            proxies: TrustedProxies::new(config.trusted_proxies.clone()),
+            timeout: config.limits.request_timeout.duration(),
+            body_limit: config.limits.body.saturating_usize(),
+            prefix: u64::from_be_bytes(prefix),
+            count: AtomicU64::new(0),
+        }))
+    }
+}
+
+impl Layer<Route> for Edge {
+    type Service = EdgeService;
+
+    fn layer(&self, inner: Route) -> EdgeService {
+        EdgeService { inner, shared: self.0.clone() }
+    }
+}
+
+/// A route behind the [`Edge`].
+#[derive(Clone)]
+pub struct EdgeService {
+    inner: Route,
+    shared: Arc<Shared>,
+}
+
+impl Service<Request> for EdgeService {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request>::poll_ready(&mut self.inner, cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let started = Instant::now();
+        let shared = self.shared.clone();
+        let context = shared.context(&request);
+        let id = context.id.clone();
+        let method = request.method().clone();
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let doubled = ONCE.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some());
+        let answer = match doubled {
+            Some(name) => Err(Problem::new(Code::InvalidRequest, format!("the header `{name}` was sent more than once"))),
+            None => {
+                request.extensions_mut().insert(context);
+                Ok(self.inner.call(request))
+            }
+        };
+        Box::pin(async move {
+            let mut response = match answer {
+                Err(problem) => problem.into_response(),
+                Ok(handler) => match tokio::time::timeout(shared.timeout, AssertUnwindSafe(handler).catch_unwind()).await {
+                    Ok(Ok(Ok(response))) => response,
+                    Ok(Ok(Err(never))) => match never {},
+                    // The panic hook has logged it.
+                    Ok(Err(_)) => Problem::internal().into_response(),
+                    Err(_) => Problem::new(Code::Unavailable, "the request took too long; try again").into_response(),
+                },
+            };
+            let route = route.as_ref().map(MatchedPath::as_str);
+            let (status, took) = (response.status(), started.elapsed());
+            shared.metrics.request(route, &method, status, took);
+            shared.log.request(id.to_str().unwrap_or_default(), &method, route, status, took);
+            let headers = response.headers_mut();
+            headers.insert(REQUEST_ID, id);
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            Ok(response)
+        })
+    }
+}
+
+impl Shared {
+    fn context(&self, request: &Request) -> RequestContext {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        let trusted = peer.is_some_and(|ip| self.proxies.contains(ip.to_canonical()));
+        RequestContext {
+            id: trusted.then(|| given_id(request.headers())).flatten().unwrap_or_else(|| self.draw_id()),
+            client_ip: peer.map(|ip| self.proxies.client_ip(ip, request.headers())),
+            body_limit: self.body_limit,
+        }
+    }
+
+    fn draw_id(&self) -> HeaderValue {
+        let id = format!("{:016x}-{:x}", self.prefix, self.count.fetch_add(1, Ordering::Relaxed));
+        HeaderValue::try_from(id).expect("hexadecimal digits")
+    }
+}
+
+/// The id that a proxy gave, if it is well-formed: 1 to 64 letters, digits, `-`, `_`, `.` and `:`.
+fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(&REQUEST_ID)?;
+    let known = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:".contains(b);
+    ((1..=64).contains(&id.len()) && id.as_bytes().iter().all(known)).then(|| id.clone())
+}
