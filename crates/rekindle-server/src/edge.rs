@@ -138,7 +138,9 @@ impl Service<Request> for EdgeService {
         let route = request.extensions().get::<MatchedPath>().cloned();
         let doubled = ONCE.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some());
         let answer = match doubled {
-            Some(name) => Err(Problem::new(Code::InvalidRequest, format!("the header `{name}` was sent more than once"))),
+            Some(name) => {
+                Err(Problem::new(Code::InvalidRequest, format!("the header `{name}` was sent more than once")))
+            }
             None => {
                 request.extensions_mut().insert(context);
                 Ok(self.inner.call(request))
@@ -147,7 +149,9 @@ impl Service<Request> for EdgeService {
         Box::pin(async move {
             let mut response = match answer {
                 Err(problem) => problem.into_response(),
-                Ok(handler) => match tokio::time::timeout(shared.timeout, AssertUnwindSafe(handler).catch_unwind()).await {
+                Ok(handler) => match tokio::time::timeout(shared.timeout, AssertUnwindSafe(handler).catch_unwind())
+                    .await
+                {
                     Ok(Ok(Ok(response))) => response,
                     Ok(Ok(Err(never))) => match never {},
                     // The panic hook has logged it.

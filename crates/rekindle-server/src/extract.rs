@@ -56,9 +56,16 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde would take an array for a struct, field by field.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::field("", "the body must be a JSON object"));
+    }
     serde_json::from_slice(bytes).map_err(|e| {
         if !e.is_data() {
-            return Problem::new(Code::InvalidRequest, format!("the body is not JSON (line {}, column {})", e.line(), e.column()));
+            return Problem::new(
+                Code::InvalidRequest,
+                format!("the body is not JSON (line {}, column {})", e.line(), e.column()),
+            );
         }
         // Only now, because following the path costs time on every request.
         let error = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes)).err();
@@ -216,7 +223,7 @@ mod tests {
             (r#"{"token": "hunter2}"#, "the body is not JSON (line 1, column 19)"),
             ("{} {}", "the body is not JSON (line 1, column 4)"),
             ("", "the body is not JSON (line 1, column 0)"),
-            ("[]x", "the body is not JSON (line 1, column 3)"),
+            (" [null, null, null]", "the body must be a JSON object"),
         ] {
             assert_eq!(refused(body), said, "{body}");
         }
@@ -275,7 +282,10 @@ mod tests {
 
     async fn at(path: &str) -> (StatusCode, String) {
         let app = Router::new()
-            .route("/{product}/{env}/s/{session_id}", get(|InScope(s): InScope, PathSession(id): PathSession| async move { format!("{s} {id}") }))
+            .route(
+                "/{product}/{env}/s/{session_id}",
+                get(|InScope(s): InScope, PathSession(id): PathSession| async move { format!("{s} {id}") }),
+            )
             .route("/u/{user_id}", get(|PathUser(user): PathUser| async move { format!("<{user}>") }))
             .route("/u/", get(|PathUser(user): PathUser| async move { format!("<{user}>") }));
         let response = app.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();

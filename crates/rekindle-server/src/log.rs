@@ -90,7 +90,8 @@ mod tests {
     fn lines(requests: LogRequests, status: StatusCode, took: Duration) -> String {
         let sink = Sink::default();
         let writer = sink.clone();
-        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+        let subscriber =
+            tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
         let log = RequestLog::new(&Log { requests, ..Log::default() });
         tracing::subscriber::with_default(subscriber, || {
             log.request("r1", &Method::GET, Some("/v1/{product}"), status, took);

@@ -12,13 +12,19 @@ use rekindle::{
     session::{SessionId, UserId},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{ObjectBuilder, Schema, Type},
+    },
+};
 
 /// Declares the codes from one table: variant, wire name, HTTP status, title.
 macro_rules! codes {
     ($($variant:ident $name:literal $status:literal $title:literal;)*) => {
         /// What went wrong: the contract's closed list.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
         #[expect(missing_docs, reason = "the names are the contract's, and the titles say it")]
         pub enum Code {
             $(#[serde(rename = $name)] $variant,)*
@@ -84,6 +90,15 @@ codes! {
     TokenTheftDetected "token_theft_detected" 401 "Two parties used one session";
     Superseded "superseded" 409 "The session has moved on";
 }
+
+impl PartialSchema for Code {
+    fn schema() -> RefOr<Schema> {
+        let names = Self::ALL.iter().map(|code| code.as_str());
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for Code {}
 
 /// An error answer. As a response it is `application/problem+json` with `Cache-Control: no-store`; 401 carries
 /// `WWW-Authenticate`, 429 and 503 carry `Retry-After`.
@@ -278,6 +293,9 @@ mod tests {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
         let members = Members { kind: Some(TheftKind::StolenToken), which: Some(Expiry::Idle), ..Members::default() };
-        assert_eq!(serde_json::to_value(members).unwrap(), serde_json::json!({"kind": "stolen_token", "which": "idle"}));
+        assert_eq!(
+            serde_json::to_value(members).unwrap(),
+            serde_json::json!({"kind": "stolen_token", "which": "idle"})
+        );
     }
 }

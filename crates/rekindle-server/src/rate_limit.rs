@@ -80,7 +80,10 @@ impl<K: Hash + Eq + Clone, C: Clock + Clone> RateLimit<K, C> {
         match limiter.check_key(key) {
             Ok(snapshot) => {
                 let remaining = snapshot.remaining_burst_capacity();
-                Ok(Some(Allowance { remaining, reset: (self.burst - remaining.min(self.burst)).div_ceil(self.per_second) }))
+                Ok(Some(Allowance {
+                    remaining,
+                    reset: (self.burst - remaining.min(self.burst)).div_ceil(self.per_second),
+                }))
             }
             Err(not_until) => Err(Problem::new(
                 Code::RateLimited,

@@ -176,7 +176,10 @@ mod tests {
     #[test]
     fn the_signature_is_the_documented_one() {
         // printf '1800000000.{}' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
-        assert_eq!(sign(&secret(), NOW, b"{}"), "t=1800000000,v1=a8471f58daa469f8073cbebd823830f85e8942f4bbc0acd2ef47c28edc8c488e");
+        assert_eq!(
+            sign(&secret(), NOW, b"{}"),
+            "t=1800000000,v1=a8471f58daa469f8073cbebd823830f85e8942f4bbc0acd2ef47c28edc8c488e"
+        );
     }
 
     proptest! {

@@ -31,8 +31,17 @@ async fn start(config: &str) -> Server {
     let extra: Router<App> = Router::new()
         .route("/panic", get(|| async { panic!("on purpose") as () }))
         .route("/slow", get(|| async { tokio::time::sleep(Duration::from_millis(1500)).await }))
-        .route("/echo", get(|_: Json<serde_json::Value>| async {}).post(|Json(v): Json<serde_json::Value>| async move { v.to_string() }))
-        .route("/ip", get(|r: axum::extract::Request| async move { RequestContext::of(r.extensions()).client_ip.unwrap().to_string() }));
+        .route(
+            "/echo",
+            get(|_: Json<serde_json::Value>| async {})
+                .post(|Json(v): Json<serde_json::Value>| async move { v.to_string() }),
+        )
+        .route(
+            "/ip",
+            get(|r: axum::extract::Request| async move {
+                RequestContext::of(r.extensions()).client_ip.unwrap().to_string()
+            }),
+        );
     let connections = app.metrics().connections.clone();
     let mut listener = Listener::bind("127.0.0.1:0".parse().unwrap(), app.config(), connections).await.unwrap();
     if let Some(tls) = &app.config().tls {
@@ -74,7 +83,11 @@ const SAFE: [&str; 3] = ["cache-control: no-store", "x-content-type-options: nos
 async fn health_and_the_description_are_public() {
     let server = start("").await;
     has(&server.ask("GET /healthz", "").await, 200, &SAFE);
-    has(&server.ask("GET /openapi.json", "").await, 200, &["cache-control: public", "\"openapi\": \"3.1.0\"", "\"/healthz\""]);
+    has(
+        &server.ask("GET /openapi.json", "").await,
+        200,
+        &["cache-control: public", "\"openapi\": \"3.1.0\"", "\"/healthz\""],
+    );
 }
 
 #[tokio::test]
@@ -182,7 +195,10 @@ async fn requests_are_counted_by_their_template() {
     server.ask("GET /hunter2", "").await;
     let text = server.app.metrics().render();
     assert!(text.contains(r#"rekindle_http_requests_total{route="/healthz",method="GET",status="2xx"} 1"#), "{text}");
-    assert!(text.contains(r#"rekindle_http_requests_total{route="(unmatched)",method="GET",status="4xx"} 1"#), "{text}");
+    assert!(
+        text.contains(r#"rekindle_http_requests_total{route="(unmatched)",method="GET",status="4xx"} 1"#),
+        "{text}"
+    );
     assert!(!text.contains("hunter2"));
 }
 
@@ -193,8 +209,7 @@ async fn tls_is_spoken_with_the_configured_certificate() {
     let (certificate, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let server =
-        start(&format!("[tls]\ncertificate = '{}'\nkey = '{}'", certificate.display(), key.display())).await;
+    let server = start(&format!("[tls]\ncertificate = '{}'\nkey = '{}'", certificate.display(), key.display())).await;
     let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
     let client = reqwest::Client::builder().tls_certs_only([root]).no_proxy().build().unwrap();
     let answer = client.get(format!("https://localhost:{}/healthz", server.address.port())).send().await.unwrap();

@@ -71,7 +71,10 @@ impl Config {
         let text = match &overrides.config {
             None => String::new(),
             Some(path) => std::fs::read_to_string(path).map_err(|e| {
-                Problems(vec![Problem::new("", format!("the configuration file {} cannot be read: {e}", path.display()))])
+                Problems(vec![Problem::new(
+                    "",
+                    format!("the configuration file {} cannot be read: {e}", path.display()),
+                )])
             })?,
         };
         Self::from_toml(&text, overrides)

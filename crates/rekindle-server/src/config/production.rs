@@ -28,12 +28,16 @@ impl Config {
         }
         self.check_secrets(file, &mut problems);
         if self.limits.requests_per_second.value() == 0 {
-            problems.push(Problem::new("limits.requests_per_second", "must be at least 1: no limit is for development").with(0));
+            problems.push(
+                Problem::new("limits.requests_per_second", "must be at least 1: no limit is for development").with(0),
+            );
         }
         if let Some(tls) = &self.tls {
             check_private("tls.key", &tls.key, &mut problems);
             if let Err(e) = std::fs::File::open(&tls.certificate) {
-                problems.push(Problem::new("tls.certificate", format!("cannot be read: {e}")).with(tls.certificate.display()));
+                problems.push(
+                    Problem::new("tls.certificate", format!("cannot be read: {e}")).with(tls.certificate.display()),
+                );
             }
         }
         for (at, webhook) in self.webhooks.iter().enumerate() {
