@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Bytes};
-use rekindle::rng::Rng;
+use rekindle::engine::Engine;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
+    auth::ApiKeys,
     config::Config,
     edge::Edge,
     endpoint,
     http::Lifecycle,
     metrics::Metrics,
     problem::{Code, Problem},
+    rate_limit::RateLimit,
 };
 
 /// What every endpoint may use. Clones share one state.
@@ -22,17 +24,23 @@ pub struct App(Arc<State>);
 
 struct State {
     config: Config,
+    engine: Engine,
+    api_keys: ApiKeys,
+    rate_limit: Arc<RateLimit<String>>,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
     openapi: Bytes,
 }
 
 impl App {
-    /// The app of a valid configuration.
-    pub fn new(config: Config) -> Self {
+    /// The app of a valid configuration on an engine.
+    pub fn new(config: Config, engine: Engine) -> Self {
         let (document, aliases) = endpoint::all().into_description();
         let routes = document.paths.paths.keys().chain(&aliases).map(String::as_str);
         Self(Arc::new(State {
+            engine,
+            api_keys: ApiKeys::default(),
+            rate_limit: Arc::new(RateLimit::new(&config.limits)),
             config,
             metrics: Arc::new(Metrics::new(routes)),
             lifecycle: Lifecycle::default(),
@@ -41,12 +49,12 @@ impl App {
     }
 
     /// The router of every endpoint, behind the [`Edge`].
-    pub fn router(&self, rng: &dyn Rng) -> Router {
-        self.router_with(Router::new(), rng)
+    pub fn router(&self) -> Router {
+        self.router_with(Router::new())
     }
 
     /// The same with routes that are no part of the API's description.
-    pub fn router_with(&self, more: Router<Self>, rng: &dyn Rng) -> Router {
+    pub fn router_with(&self, more: Router<Self>) -> Router {
         let (router, _) = endpoint::all().into_router().split_for_parts();
         router
             .merge(more)
@@ -54,13 +62,28 @@ impl App {
             .method_not_allowed_fallback(|| async {
                 Problem::new(Code::MethodNotAllowed, "this path has other methods; see the `Allow` header")
             })
-            .layer(Edge::new(&self.0.config, self.0.metrics.clone(), rng))
+            .layer(Edge::new(&self.0.config, self.0.metrics.clone(), self.0.rate_limit.clone(), self.0.engine.rng()))
             .with_state(self.clone())
     }
 
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// What decides.
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// The API keys in force.
+    pub fn api_keys(&self) -> &ApiKeys {
+        &self.0.api_keys
+    }
+
+    /// How much an API key may ask for, by its id.
+    pub fn rate_limit(&self) -> &RateLimit<String> {
+        &self.0.rate_limit
     }
 
     /// Everything that is counted.
@@ -141,7 +164,7 @@ mod tests {
         assert_eq!(document.paths.paths.keys().collect::<Vec<_>>(), ["/users/{user_id}/sessions"]);
         assert_eq!(aliases, ["/users//sessions"]);
         let (router, _) = endpoints().into_router().split_for_parts();
-        let router = router.with_state(App::new(Config::default()));
+        let router = router.with_state(App::new(Config::default(), crate::test_engine().await));
         for (path, said) in [("/users/ann/sessions", "<ann>"), ("/users//sessions", "<>")] {
             let answer = router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
             assert_eq!(axum::body::to_bytes(answer.into_body(), 99).await.unwrap(), said);

@@ -10,7 +10,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -34,6 +34,7 @@ use crate::{
     log::RequestLog,
     metrics::Metrics,
     problem::{Code, Problem},
+    rate_limit::{Allowance, RateLimit},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -55,6 +56,8 @@ pub struct RequestContext {
     pub client_ip: Option<std::net::IpAddr>,
     /// How many bytes the body may have.
     pub(crate) body_limit: usize,
+    /// What is left of the caller's budget: set when its API key is known, told in the answer.
+    allowance: Arc<OnceLock<Option<Allowance>>>,
 }
 
 impl RequestContext {
@@ -64,7 +67,21 @@ impl RequestContext {
             id: HeaderValue::from_static("-"),
             client_ip: None,
             body_limit: crate::config::Limits::default().body.saturating_usize(),
+            allowance: Arc::default(),
         })
+    }
+
+    /// Notes what is left of the caller's budget; `None`: there is no limit.
+    pub fn note_allowance(&self, allowance: Option<Allowance>) {
+        if allowance.is_some() {
+            // A request has one caller.
+            let _ = self.allowance.set(allowance);
+        }
+    }
+
+    /// Notes that the caller's budget is used up.
+    pub fn note_exhausted(&self) {
+        let _ = self.allowance.set(None);
     }
 
     /// The id as text.
@@ -79,6 +96,7 @@ pub struct Edge(Arc<Shared>);
 
 struct Shared {
     metrics: Arc<Metrics>,
+    rate_limit: Arc<RateLimit<String>>,
     log: RequestLog,
     proxies: TrustedProxies,
     timeout: Duration,
@@ -90,11 +108,12 @@ struct Shared {
 
 impl Edge {
     /// As configured.
-    pub fn new(config: &Config, metrics: Arc<Metrics>, rng: &dyn Rng) -> Self {
+    pub fn new(config: &Config, metrics: Arc<Metrics>, rate_limit: Arc<RateLimit<String>>, rng: &dyn Rng) -> Self {
         let mut prefix = [0; 8];
         rng.fill(&mut prefix);
         Self(Arc::new(Shared {
             metrics,
+            rate_limit,
             log: RequestLog::new(&config.log),
             proxies: TrustedProxies::new(config.trusted_proxies.clone()),
             timeout: config.limits.request_timeout.duration(),
@@ -134,6 +153,7 @@ impl Service<Request> for EdgeService {
         let shared = self.shared.clone();
         let context = shared.context(&request);
         let id = context.id.clone();
+        let allowance = context.allowance.clone();
         let method = request.method().clone();
         let route = request.extensions().get::<MatchedPath>().cloned();
         let doubled = ONCE.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some());
@@ -164,6 +184,11 @@ impl Service<Request> for EdgeService {
             shared.metrics.request(route, &method, status, took);
             shared.log.request(id.to_str().unwrap_or_default(), &method, route, status, took);
             let headers = response.headers_mut();
+            match allowance.get() {
+                Some(Some(left)) => shared.rate_limit.write(*left, headers),
+                Some(None) => shared.rate_limit.write_exhausted(headers),
+                None => {}
+            }
             headers.insert(REQUEST_ID, id);
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -180,6 +205,7 @@ impl Shared {
             id: trusted.then(|| given_id(request.headers())).flatten().unwrap_or_else(|| self.draw_id()),
             client_ip: peer.map(|ip| self.proxies.client_ip(ip, request.headers())),
             body_limit: self.body_limit,
+            allowance: Arc::default(),
         }
     }
 

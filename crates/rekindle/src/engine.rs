@@ -65,7 +65,7 @@ pub struct Parts {
 pub struct Settings {
     /// The `iss` of access tokens.
     pub issuer: String,
-    /// The `aud` of access tokens; `<product>` and `<env>` are replaced.
+    /// The `aud` of access tokens; `{product}` and `{env}` are replaced.
     pub audience: String,
     /// When signing keys are made, used and withdrawn.
     pub keys: KeySchedule,
@@ -88,7 +88,7 @@ impl Settings {
     pub fn new(issuer: impl Into<String>) -> Self {
         Self {
             issuer: issuer.into(),
-            audience: "<product>/<env>".into(),
+            audience: "{product}/{env}".into(),
             keys: KeySchedule::default(),
             config_ttl: Seconds(2),
             retention: Seconds(7 * 86_400),

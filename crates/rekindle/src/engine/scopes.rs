@@ -127,8 +127,8 @@ impl Engine {
             keys: KeyRing::open(scope.clone(), keys, &self.inner.secrets, settings.keys),
             audience: settings
                 .audience
-                .replace("<product>", scope.product.as_str())
-                .replace("<env>", scope.env.as_str()),
+                .replace("{product}", scope.product.as_str())
+                .replace("{env}", scope.env.as_str()),
         });
         self.inner.scopes.known.rcu(|known| {
             let mut known = HashMap::clone(known);

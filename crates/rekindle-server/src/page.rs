@@ -1,0 +1,67 @@
+//! Lists, page by page.
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use utoipa::ToSchema;
+
+use crate::problem::Problem;
+
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Page<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// Give it as `cursor` to get the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page from up to `limit + 1` rows: the one too many only shows that there is more. `cursor` names the last row shown.
+    pub fn of<R>(mut rows: Vec<R>, limit: Limit, cursor: impl Fn(&R) -> Vec<u8>, item: impl Fn(R) -> T) -> Self {
+        let more = rows.len() > limit.0 as usize;
+        rows.truncate(limit.0 as usize);
+        let next_cursor = rows.last().filter(|_| more).map(|row| BASE64_URL_SAFE_NO_PAD.encode(cursor(row)));
+        Self { items: rows.into_iter().map(item).collect(), next_cursor }
+    }
+}
+
+/// How many items a page has at most: 1 to 200, 50 by default.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit(pub u32);
+
+impl Limit {
+    /// What to ask the store for, to know whether there is more.
+    pub fn and_one(self) -> u32 {
+        self.0 + 1
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(50)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            limit @ 1..=200 => Ok(Self(limit)),
+            _ => Err(de::Error::custom("must be 1 to 200")),
+        }
+    }
+}
+
+/// The bytes in a cursor that a page gave. Cursors are opaque to callers.
+pub fn cursor(text: Option<&str>) -> Result<Option<Vec<u8>>, Problem> {
+    let decode = |text| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| unknown_cursor());
+    text.map(decode).transpose()
+}
+
+/// The cursor of a list that is ordered by 16-byte ids.
+pub fn id_cursor(text: Option<&str>) -> Result<Option<[u8; 16]>, Problem> {
+    cursor(text)?.map(|bytes| bytes.try_into().map_err(|_| unknown_cursor())).transpose()
+}
+
+fn unknown_cursor() -> Problem {
+    Problem::field("cursor", "is not one that a page of this list gave")
+}
