@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(document.paths.paths.keys().collect::<Vec<_>>(), ["/users/{user_id}/sessions"]);
         assert_eq!(aliases, ["/users//sessions"]);
         let (router, _) = endpoints().into_router().split_for_parts();
-        let router = router.with_state(App::new(Config::default(), crate::test_engine().await));
+        let router = router.with_state(App::new(Config::default(), rekindle_testkit::seam::engine_in_memory().await));
         for (path, said) in [("/users/ann/sessions", "<ann>"), ("/users//sessions", "<>")] {
             let answer = router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
             assert_eq!(axum::body::to_bytes(answer.into_body(), 99).await.unwrap(), said);

@@ -20,20 +20,3 @@ pub mod rate_limit;
 mod refusal;
 mod serde_message;
 pub mod webhook;
-
-/// An engine in memory, for the tests of what stands around it.
-#[cfg(test)]
-pub(crate) async fn test_engine() -> rekindle::engine::Engine {
-    use rekindle::{engine, refresh::SecretRing, rng::SystemRng};
-    use std::sync::Arc;
-    let rng = Arc::new(SystemRng::default());
-    let parts = engine::Parts {
-        store: Arc::new(rekindle::memory::MemoryStore::new()),
-        revocation_log: Arc::new(rekindle::revocation_log::NoRevocationLog),
-        clock: Arc::new(rekindle::clock::SystemClock),
-        secrets: SecretRing::parse(&SecretRing::generate(1, &*rng)).expect("a fresh secret"),
-        rng,
-        settings: engine::Settings::new("http://127.0.0.1:3567"),
-    };
-    engine::Engine::open(parts).await.expect("an empty store in memory")
-}

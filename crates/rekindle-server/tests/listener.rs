@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{Router, routing::get};
-use rekindle::rng::SystemRng;
 use rekindle_server::{
     app::App,
     config::{Config, Overrides},
@@ -27,7 +26,7 @@ struct Server {
 /// The app with a few routes of the test's own behind the same edge.
 async fn start(config: &str) -> Server {
     let config = Config::from_toml(config, &Overrides::default()).unwrap();
-    let app = App::new(config);
+    let app = App::new(config, rekindle_testkit::seam::engine_in_memory().await);
     let extra: Router<App> = Router::new()
         .route("/panic", get(|| async { panic!("on purpose") as () }))
         .route("/slow", get(|| async { tokio::time::sleep(Duration::from_millis(1500)).await }))
@@ -48,7 +47,7 @@ async fn start(config: &str) -> Server {
         listener = listener.with_tls(tls_acceptor(tls).unwrap());
     }
     let address = listener.address().unwrap();
-    let router = app.router_with(extra, &SystemRng::default());
+    let router = app.router_with(extra);
     let task = tokio::spawn(listener.serve(router, app.lifecycle().clone()));
     Server { app, address, task }
 }

@@ -1,10 +1,28 @@
 //! Time and randomness that a test holds in its hands.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use rekindle::clock::{Clock, Seconds, Timestamp};
-use rekindle::rng::Rng;
+use rekindle::clock::{Clock, Seconds, SystemClock, Timestamp};
+use rekindle::engine::{Engine, Parts, Settings};
+use rekindle::memory::MemoryStore;
+use rekindle::refresh::SecretRing;
+use rekindle::revocation_log::NoRevocationLog;
+use rekindle::rng::{Rng, SystemRng};
+
+/// A working engine on an empty store in memory, with real time and randomness: for tests of what stands around an engine.
+pub async fn engine_in_memory() -> Engine {
+    let rng = Arc::new(SystemRng::default());
+    let parts = Parts {
+        store: Arc::new(MemoryStore::new()),
+        revocation_log: Arc::new(NoRevocationLog),
+        clock: Arc::new(SystemClock),
+        secrets: SecretRing::parse(&SecretRing::generate(1, &*rng)).expect("a fresh secret"),
+        rng,
+        settings: Settings::new("http://127.0.0.1:3567"),
+    };
+    Engine::open(parts).await.expect("an empty store takes any secret")
+}
 
 /// A clock that stands still until it is told to move.
 #[derive(Debug)]
