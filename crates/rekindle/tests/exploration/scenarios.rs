@@ -28,14 +28,14 @@ fn native() -> Scenario {
         name: "native client",
         kind: Kind::Native,
         generations: bound(4, 5),
-        network: bound(4, 5),
+        network: 4,
         promises: HONEST,
         ..Scenario::BASE
     }
 }
 
 fn jar() -> Scenario {
-    Scenario { name: "cookie jar", generations: bound(3, 4), network: bound(3, 4), promises: HONEST, ..Scenario::BASE }
+    Scenario { name: "cookie jar", generations: bound(3, 4), network: 3, promises: HONEST, ..Scenario::BASE }
 }
 
 fn two_sessions() -> Scenario {
