@@ -8,7 +8,7 @@ use crate::definition::{Definition, Mint as MintPolicy, OnTheft};
 use crate::journal::{Context, Counterpart, Event, EventKind, Outcome};
 use crate::refresh::{Commitment, Malformed, Presented, Proof};
 use crate::rotation::{self, Decision, Expiry, MintDecision, Position, TheftKind};
-use crate::session::{Auth, EndReason, Scope, Session, Tag};
+use crate::session::{Auth, EndReason, Scope, Session, SessionId, Tag};
 use crate::store::{Advance, Cas, Elevation, End, EndMany, EventQuery, FastForward};
 
 /// A refresh request.
@@ -458,6 +458,12 @@ impl Engine {
             Some(session) if session.scope != *scope => Err(TokenRefusal::ScopeMismatch),
             Some(session) => Ok(session),
         })
+    }
+
+    /// Whose refresh token this is, and of which generation, if this server's secret made it. No I/O: it says nothing about the
+    /// session. Terminal answers name it, so that a client clears only what the answer is about.
+    pub fn presented(&self, refresh_token: &str) -> Option<(SessionId, u32)> {
+        self.authenticate(refresh_token).ok().map(|p| (p.session, p.position.generation))
     }
 
     /// Authenticates a refresh token's text.
