@@ -145,9 +145,9 @@ fn every_decision_is_as_published() {
     let mut seen = HashSet::new();
     for DecisionVector { rule, name, row, presented, proof, now, policy, expect } in &decisions {
         let policy = Policy { on_missing_proof: policy.on_missing_proof, reuse_leeway: policy.reuse_leeway };
-        let presented = presented.presented(*session_id);
+        let presented = presented.presented(session_id);
         let now = Timestamp::from_millis(*now);
-        let decided = rotation::decide(*session_id, &row.row(), &presented, proof.as_ref(), now, &policy);
+        let decided = rotation::decide(session_id, &row.row(), &presented, proof.as_ref(), now, &policy);
         assert_eq!(decided, expect.of_refresh(), "rule {rule}, {name}");
         seen.insert((*rule, discriminant(&decided)));
     }
@@ -236,9 +236,9 @@ fn issued(ring: &SecretRing) -> Vec<Value> {
 /// A token as `docs/PROTOCOL.md` describes it, made without the production code.
 fn by_hand(version: u8, session: SessionId, position: &Position) -> String {
     let Position { generation, commitment, issued_at, kid } = *position;
-    let (_, secret) = SECRETS.iter().find(|(known, _)| *known == kid).unwrap_or(&(0, counting(2)));
+    let secret = SECRETS.iter().find(|(known, _)| *known == kid).map_or(counting(2), |(_, secret)| *secret);
     let mut key = [0; 32];
-    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&secret);
     prk.expand(&[b"rekindle/v1/refresh"], hkdf::HKDF_SHA256).unwrap().fill(&mut key).unwrap();
     let mut bytes = vec![version, kid];
     bytes.extend(session.to_bytes());
@@ -276,7 +276,7 @@ fn refused(ring: &SecretRing) -> Vec<Value> {
         ("one character short", rest.into()),
         ("one character more", format!("{good}A")),
         ("padded", format!("{good}==")),
-        ("the standard alphabet of base64", good.replacen("rkr_", "rkr ", 1).replace('_', "/").replacen("rkr ", "rkr_", 1)),
+        ("the standard alphabet of base64", format!("rkr_{}", good[4..].replace('_', "/").replace('-', "+"))),
         ("unused bits that are not zero", format!("{rest}{sloppy}")),
         ("version 0, authenticated", by_hand(0, session, &position)),
         ("version 2, authenticated", by_hand(2, session, &position)),
