@@ -187,8 +187,7 @@ const fn counting<const N: usize>(from: u8) -> [u8; N] {
 
 /// The `tokens` part of the file.
 fn tokens() -> Value {
-    let lines: Vec<String> =
-        SECRETS.iter().map(|(kid, secret)| format!("{kid}:{}", BASE64.encode(secret))).collect();
+    let lines: Vec<String> = SECRETS.iter().map(|(kid, secret)| format!("{kid}:{}", BASE64.encode(secret))).collect();
     let ring = SecretRing::parse(&lines.join("\n")).unwrap();
     let secrets: Vec<Value> = SECRETS
         .iter()
