@@ -175,7 +175,10 @@ impl Engine {
     ///
     /// It needs to know the definition, whose idle timeout is part of the update: named by the caller, or the only one.
     async fn optimistic(&self, request: &Request<'_>) -> Result<Step, Error> {
-        let guess = request.tag.as_ref().and_then(|t| request.state.definition(t)).or(request.state.only_definition());
+        let guess = match &request.tag {
+            Some(tag) => request.state.definition(tag),
+            None => request.state.only_definition(),
+        };
         if let Some(definition) = guess {
             let expected = rotation::expected_row(&request.presented);
             let now = self.now();
