@@ -44,7 +44,7 @@ impl Engine {
     /// known here, and within which generations seen in use are written down.
     pub async fn upkeep(&self) -> Result<Upkeep, Error> {
         let mut done = Upkeep::default();
-        self.write_log().await?;
+        self.write_log(Vec::new()).await?;
         done.confirmed = self.write_confirmations().await?;
         done.revocations = self.read_feed().await?;
         let now = self.now();
