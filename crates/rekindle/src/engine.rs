@@ -280,7 +280,8 @@ pub struct Tokens {
 }
 
 impl Engine {
-    /// Opens an engine on a store: checks the master secrets against it, and ends what the revocation log knows to be ended.
+    /// Opens an engine on a store: checks the master secrets against it, ends what the revocation log knows to be ended, and
+    /// learns whose access tokens are revoked.
     pub async fn open(parts: Parts) -> Result<Self, OpenError> {
         let Parts { store, revocation_log, clock, rng, secrets, settings } = parts;
         check_secrets(&*store, &secrets).await?;
@@ -303,6 +304,7 @@ impl Engine {
         for ended in engine.inner.log.endings() {
             engine.end_again(ended).await?;
         }
+        engine.read_feed().await?;
         Ok(engine)
     }
 
