@@ -223,17 +223,20 @@ impl Engine {
         audit: Option<AuditEntry>,
     ) -> Result<Option<Session>, Error> {
         let state = self.scope(scope).await?;
-        let ending = self.ending(ctx, self.now(), reason, &state);
+        let now = self.now();
+        let ending = self.ending(ctx, now, reason, &state);
         let feed_until = ending.feed_until;
         let end = End { id, scope: scope.clone(), decided_on: None, ending, cause: None, audit };
         let (applied, session) = self.end_one(end).await?;
         if let Some(session) = &session
             && !applied
-            && let Some(ended) = session.ended
+            && let Some(ended) = session.end(now)
             && session.scope == *scope
             && self.inner.log.ended(id).is_none()
         {
-            self.ended(vec![EndedSession::of(session, ended.at, ended.reason)], feed_until).await?;
+            // A row that lost writes may only seem to be idle: from here on no newer token brings it forward.
+            let reason = if ended.reason == EndReason::Idle { reason } else { ended.reason };
+            self.ended(vec![EndedSession::of(session, ended.at, reason)], feed_until).await?;
         }
         Ok(session)
     }

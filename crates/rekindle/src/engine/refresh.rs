@@ -322,11 +322,18 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Step, Error> {
         let to = request.presented.position;
-        if self.inner.log.rolled_back(Timestamp::from_secs(i64::from(to.issued_at))) {
+        if let Some(reason) = self.disbelieved(&request.presented) {
             let decided_on = Some((session.position.generation, session.position.commitment));
-            let ending = self.ending(request.ctx, now, EndReason::Revoked, request.state);
+            let ending = self.ending(request.ctx, now, reason, request.state);
             let end = End { id: session.id, scope: session.scope, decided_on, ending, cause: None, audit: None };
-            return Ok(Step::DecideAgain(self.end_one(end).await?.1));
+            let (_, fresh) = self.end_one(end).await?;
+            return Ok(match fresh {
+                // Also one whose idle clock stopped with its backup: it cannot be ended, and must not come back.
+                Some(fresh) if fresh.end(now).is_some() => {
+                    Step::Answer(RefreshOutcome::Refused(TokenRefusal::Revoked(Some(reason))))
+                }
+                fresh => Step::DecideAgain(fresh),
+            });
         }
         let event = Event {
             session_id: Some(session.id),
@@ -348,6 +355,13 @@ impl Engine {
             Cas::Applied(session) => Some(session),
             Cas::Stale(session) => session,
         }))
+    }
+
+    /// Why a token that is newer than its row is not believed over it: the revocation log knows better.
+    fn disbelieved(&self, newer: &Presented) -> Option<EndReason> {
+        let (log, issued_at) = (&self.inner.log, Timestamp::from_secs(i64::from(newer.position.issued_at)));
+        let rolled_back = || log.rolled_back(issued_at).then_some(EndReason::Revoked);
+        log.ended(newer.session).map(|ended| ended.reason).or_else(rolled_back)
     }
 
     async fn theft(
