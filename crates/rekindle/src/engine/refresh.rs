@@ -130,6 +130,13 @@ impl Engine {
             MintDecision::Serve => {
                 let mut at_presented = session.clone();
                 at_presented.position = presented.position;
+                if presented.position.generation > session.position.generation {
+                    if let Some(reason) = self.disbelieved(&presented) {
+                        return Ok(Minted::Refused(TokenRefusal::Revoked(Some(reason))));
+                    }
+                    // The row lost writes, and its idle clock with them.
+                    at_presented.idle_expires_at = session.expires_at;
+                }
                 let grant = Grant { lifetime, confirms: false };
                 let (access_token, expires_at) = self.sign(&state, &definition, &at_presented, grant, now).await?;
                 return Ok(Minted::Token { access_token, expires_at, session: Box::new(session) });
