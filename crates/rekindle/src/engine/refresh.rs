@@ -393,21 +393,12 @@ impl Engine {
             }
             return answer;
         }
-        let mut ending = self.ending(request.ctx, now, EndReason::Theft, request.state);
-        // Right after its cause in the journal's order.
-        ending.event.id = cause.id.nth(1);
-        let decided_on = Some((session.position.generation, session.position.commitment));
-        let (id, scope) = (session.id, session.scope.clone());
-        let end = End { id, scope, decided_on, ending, cause: Some(cause), audit: None };
-        let (applied, fresh) = self.end_one(end).await?;
-        if !applied {
-            return Ok(Step::DecideAgain(fresh));
-        }
         if definition.refresh.on_theft == OnTheft::RevokeUser && !session.user_id.is_anonymous() {
+            // These first: when something fails half-way, the theft is still there to be seen by the next request.
             let others = EndMany {
-                scope: session.scope,
-                user_id: Some(session.user_id),
-                except: None,
+                scope: session.scope.clone(),
+                user_id: Some(session.user_id.clone()),
+                except: Some(session.id),
                 tag: None,
                 started_until: Some(now),
                 refreshed_from: None,
@@ -418,7 +409,14 @@ impl Engine {
             };
             self.end_batches(others).await?;
         }
-        answer
+        let mut ending = self.ending(request.ctx, now, EndReason::Theft, request.state);
+        // Right after its cause in the journal's order.
+        ending.event.id = cause.id.nth(1);
+        let decided_on = Some((session.position.generation, session.position.commitment));
+        let (id, scope) = (session.id, session.scope.clone());
+        let end = End { id, scope, decided_on, ending, cause: Some(cause), audit: None };
+        let (applied, fresh) = self.end_one(end).await?;
+        if applied { answer } else { Ok(Step::DecideAgain(fresh)) }
     }
 
     /// Who moved the session last, before a theft was seen.
