@@ -388,9 +388,7 @@ impl Engine {
         let refusal = TokenRefusal::Theft { kind, session_id: session.id, user_id: session.user_id.clone() };
         let answer = Ok(Step::Answer(RefreshOutcome::Refused(refusal)));
         if definition.refresh.on_theft == OnTheft::ReportOnly {
-            if self.records(&session, EventKind::TheftDetected, None, &request.presented, now) {
-                self.inner.store.record(vec![cause]).await?;
-            }
+            self.record_once(cause, &session, &request.presented).await?;
             return answer;
         }
         if definition.refresh.on_theft == OnTheft::RevokeUser && !session.user_id.is_anonymous() {
@@ -494,7 +492,7 @@ impl Engine {
         }
     }
 
-    /// Records a request that changed nothing, unless the same was recorded a moment ago.
+    /// Records a request that changed nothing, as [`Engine::record_once`] does.
     async fn record_refused(
         &self,
         ctx: &Context,
@@ -503,32 +501,25 @@ impl Engine {
         kind: EventKind,
         outcome: Outcome,
     ) -> Result<(), Error> {
-        let now = self.now();
-        if !self.records(session, kind, Some(outcome), presented, now) {
-            return Ok(());
-        }
         let event = Event {
             outcome: Some(outcome),
             presented_generation: Some(presented.position.generation),
-            ..self.session_event(ctx, now, kind, session)
+            ..self.session_event(ctx, self.now(), kind, session)
         };
-        Ok(self.inner.store.record(vec![event]).await?)
+        self.record_once(event, session, presented).await
     }
 
-    fn records(
-        &self,
-        session: &Session,
-        kind: EventKind,
-        outcome: Option<Outcome>,
-        presented: &Presented,
-        now: Timestamp,
-    ) -> bool {
-        let key = (session.id, kind, outcome, presented.position.generation);
-        let fresh = self.inner.recorded.get(&key).is_none_or(|last| now.since(last) >= RECORD_EVERY);
-        if fresh {
-            self.inner.recorded.insert(key, now);
+    /// Records an event that comes with no change, unless the same was recorded a moment ago.
+    async fn record_once(&self, event: Event, session: &Session, presented: &Presented) -> Result<(), Error> {
+        let (recorded, now) = (&self.inner.recorded, event.at);
+        let key = (session.id, event.kind, event.outcome, presented.position.generation);
+        if recorded.get(&key).is_some_and(|last| now.since(last) < RECORD_EVERY) {
+            return Ok(());
         }
-        fresh
+        recorded.insert(key, now);
+        // What could not be written is written at the next attempt: a reported theft has no other trace.
+        self.inner.store.record(vec![event]).await.inspect_err(|_| drop(recorded.remove(&key)))?;
+        Ok(())
     }
 }
 
