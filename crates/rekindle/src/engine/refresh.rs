@@ -439,9 +439,9 @@ impl Engine {
         session: Session,
         now: Timestamp,
     ) -> Result<Step, Error> {
-        // The step into this generation came from a bearer token: its use must be reported, or the parent stays good.
+        // Where the parent or the child is a bearer token, the child's use must be reported, or the parent stays good.
         let parent = request.presented.position;
-        let confirms = parent.commitment.is_none() && parent.generation < session.position.generation;
+        let confirms = parent.commitment.is_none() || session.position.commitment.is_none();
         let grant = Grant { lifetime: definition.access_token.lifetime.seconds(), confirms };
         Ok(Step::Answer(RefreshOutcome::Refreshed(self.tokens(request.state, definition, session, grant, now).await?)))
     }
