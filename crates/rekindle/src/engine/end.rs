@@ -195,6 +195,14 @@ impl Engine {
         }
     }
 
+    /// A session's row, after what the revocation log knows of it was carried out.
+    pub(super) async fn session_by_log(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        if let Some(ended) = self.inner.log.ended(id) {
+            self.end_again(ended).await?;
+        }
+        self.inner.store.session(id).await
+    }
+
     /// Carries out an ending that the revocation log knows of and the store may have lost.
     pub(super) async fn end_again(&self, known: EndedSession) -> Result<(), StoreError> {
         let Some(session) = self.inner.store.session(known.id).await? else { return Ok(()) };

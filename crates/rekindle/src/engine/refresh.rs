@@ -470,10 +470,7 @@ impl Engine {
 
     /// The session of an authentic token in `scope`, or why the token is refused.
     async fn session_of(&self, scope: &Scope, presented: &Presented) -> Result<Result<Session, TokenRefusal>, Error> {
-        if let Some(ended) = self.inner.log.ended(presented.session) {
-            self.end_again(ended).await?;
-        }
-        Ok(match self.inner.store.session(presented.session).await? {
+        Ok(match self.session_by_log(presented.session).await? {
             None => Err(TokenRefusal::Expired(Expiry::Absolute)),
             Some(session) if session.scope != *scope => Err(TokenRefusal::ScopeMismatch),
             Some(session) => Ok(session),
