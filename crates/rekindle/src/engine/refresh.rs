@@ -515,7 +515,9 @@ impl Engine {
         }
         recorded.insert(key, now);
         // What could not be written is written at the next attempt: a reported theft has no other trace.
-        self.inner.store.record(vec![event]).await.inspect_err(|_| drop(recorded.remove(&key)))?;
+        self.inner.store.record(vec![event]).await.inspect_err(|_| {
+            recorded.remove(&key);
+        })?;
         Ok(())
     }
 }
