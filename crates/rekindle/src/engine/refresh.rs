@@ -1,5 +1,7 @@
 //! Refresh, elevate and mint.
 
+use std::fmt;
+
 use super::scopes::{Grant, ScopeState};
 use super::{Engine, Error, Standing, TokenRefusal, Tokens};
 use crate::access::AccessToken;
@@ -11,8 +13,8 @@ use crate::rotation::{self, Decision, Expiry, MintDecision, Position, TheftKind}
 use crate::session::{Auth, EndReason, Scope, Session, Tag};
 use crate::store::{Advance, Cas, Elevation, End, EndMany, EventQuery, FastForward};
 
-/// A refresh request.
-#[derive(Debug, Clone)]
+/// A refresh request. It never prints its token.
+#[derive(Clone)]
 pub struct Refresh<'a> {
     /// The token's text.
     pub refresh_token: &'a str,
@@ -20,6 +22,12 @@ pub struct Refresh<'a> {
     pub tag: Option<Tag>,
     /// The client's proof.
     pub proof: Option<Proof>,
+}
+
+impl fmt::Debug for Refresh<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresh").field("tag", &self.tag).field("proof", &self.proof).finish_non_exhaustive()
+    }
 }
 
 /// A refresh after a re-authentication.
@@ -41,13 +49,19 @@ pub enum RefreshOutcome {
     Refused(TokenRefusal),
 }
 
-/// A mint request.
-#[derive(Debug, Clone)]
+/// A mint request. It never prints its token.
+#[derive(Clone)]
 pub struct Mint<'a> {
     /// The refresh token's text.
     pub refresh_token: &'a str,
     /// For how long the access token should live; at most 60 seconds, which is also the default.
     pub lifetime: Option<Seconds>,
+}
+
+impl fmt::Debug for Mint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mint").field("lifetime", &self.lifetime).finish_non_exhaustive()
+    }
 }
 
 /// What came of a mint.
