@@ -7,10 +7,10 @@ use std::str::FromStr;
 use std::sync::{PoisonError, RwLock};
 
 use rekindle::clock::Timestamp;
-use rekindle::session::Scope;
+use rekindle::session::{Scope, Tag};
 use rekindle::store::StoreError;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, params};
+use rusqlite::{Connection, Params, Row, ToSql, params};
 use serde::de::DeserializeOwned;
 
 /// Why an intent could not be carried out. Unlike [`StoreError`], it can be made from SQLite's error.
@@ -88,7 +88,7 @@ impl Db<'_> {
         Ok(self.connection.prepare_cached(sql)?.execute(params)?)
     }
 
-    /// The first row of `sql`, whose columns are `columns`.
+    /// The first row of `sql`, which selects the columns of `table`.
     pub(crate) fn first<T>(
         &self,
         sql: &str,
@@ -101,7 +101,7 @@ impl Db<'_> {
         rows.next()?.map(|row| read(&Cells::new(row, table))).transpose()
     }
 
-    /// All rows of `sql`, whose columns are `columns`.
+    /// All rows of `sql`, which selects the columns of `table`.
     pub(crate) fn all<T>(
         &self,
         sql: &str,
@@ -128,23 +128,25 @@ impl Db<'_> {
         Ok(self.connection.prepare_cached(sql)?.exists(params)?)
     }
 
-    /// The number of a scope, or [`ScopeId::NONE`]. Not to be asked inside a transaction that may have added it: a number that
-    /// is then rolled back must not be remembered.
+    /// The number of a scope, or [`ScopeId::NONE`].
     pub(crate) fn scope_id(&self, scope: &Scope) -> Result<ScopeId, Failure> {
         if let Some(id) = self.scopes.id(scope) {
             return Ok(id);
         }
-        let sql = "SELECT id FROM scopes WHERE product = ?1 AND env = ?2";
-        let found = self
-            .connection
-            .prepare_cached(sql)?
-            .query_row(params![scope.product.as_str(), scope.env.as_str()], |row| row.get(0))
-            .optional()?
-            .map(ScopeId);
-        if let Some(id) = found {
+        let sql = "SELECT id, product, env FROM scopes WHERE product = ?1 AND env = ?2";
+        let names = [scope.product.as_str(), scope.env.as_str()];
+        let Some(id) = self.first(sql, names, &SCOPES, |row| row.scope_id("id"))? else { return Ok(ScopeId::NONE) };
+        // Inside a transaction the number may be new, and never become visible.
+        if self.connection.is_autocommit() {
             self.scopes.remember(id, scope);
         }
-        Ok(found.unwrap_or(ScopeId::NONE))
+        Ok(id)
+    }
+
+    /// The numbers of all scopes of a product.
+    pub(crate) fn scope_ids(&self, product: &Tag) -> Result<Vec<ScopeId>, Failure> {
+        let sql = "SELECT id, product, env FROM scopes WHERE product = ?1";
+        self.all(sql, [product.as_str()], &SCOPES, |row| row.scope_id("id"))
     }
 
     /// Gives a scope its number.
@@ -156,7 +158,7 @@ impl Db<'_> {
 
     /// The scope that a row's column holds.
     pub(crate) fn scope(&self, cells: &Cells<'_, '_>, column: &'static str) -> Result<Scope, Failure> {
-        let id = ScopeId(cells.int(column)?);
+        let id = cells.scope_id(column)?;
         if let Some(scope) = self.scopes.scope(id) {
             return Ok(scope);
         }
@@ -165,6 +167,7 @@ impl Db<'_> {
             Ok(Scope { product: row.parsed("product")?, env: row.parsed("env")? })
         })?;
         let scope = found.ok_or_else(|| cells.corrupt(column))?;
+        // Rows are written only once their scope's number is visible to all.
         self.scopes.remember(id, &scope);
         Ok(scope)
     }
@@ -234,6 +237,10 @@ impl<'r, 's> Cells<'r, 's> {
 
     pub(crate) fn int_opt<T: TryFrom<i64>>(&self, column: &'static str) -> Result<Option<T>, Failure> {
         self.optional(column, int)
+    }
+
+    pub(crate) fn scope_id(&self, column: &'static str) -> Result<ScopeId, Failure> {
+        self.int(column).map(ScopeId)
     }
 
     pub(crate) fn flag(&self, column: &'static str) -> Result<bool, Failure> {
