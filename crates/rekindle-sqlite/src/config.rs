@@ -21,11 +21,8 @@ const SIGNING_KEYS: Table = Table {
 };
 const KIDS: Table = Table { name: "signing_keys", columns: &["kid"], id: 0 };
 const SECRET_CHECKS: Table = Table { name: "secret_checks", columns: &["kid", "check_value"], id: 0 };
-const API_KEYS: Table = Table {
-    name: "api_keys",
-    columns: &["id", "name", "hash", "permissions", "created_at", "revoked_at"],
-    id: 0,
-};
+const API_KEYS: Table =
+    Table { name: "api_keys", columns: &["id", "name", "hash", "permissions", "created_at", "revoked_at"], id: 0 };
 const AUDIT: Table =
     Table { name: "audit", columns: &["id", "at", "actor", "action", "target", "ip", "request_id"], id: 0 };
 const CONFIG: Table = Table { name: "config", columns: &["version"], id: 0 };
@@ -219,10 +216,7 @@ impl Db<'_> {
                 let sql = "INSERT INTO environments (product, slug, name, active) VALUES (?1, ?2, ?3, ?4)
                            ON CONFLICT DO NOTHING";
                 let Environment { slug, name, active } = environment;
-                done_or(
-                    Changed::Exists,
-                    self.execute(sql, params![product.as_str(), slug.as_str(), name, active])?,
-                )
+                done_or(Changed::Exists, self.execute(sql, params![product.as_str(), slug.as_str(), name, active])?)
             }
             Change::UpdateEnvironment(product, environment) => {
                 if !self.has_product(product)? {
@@ -230,10 +224,7 @@ impl Db<'_> {
                 }
                 let sql = "UPDATE environments SET name = ?3, active = ?4 WHERE product = ?1 AND slug = ?2";
                 let Environment { slug, name, active } = environment;
-                done_or(
-                    Changed::Missing,
-                    self.execute(sql, params![product.as_str(), slug.as_str(), name, active])?,
-                )
+                done_or(Changed::Missing, self.execute(sql, params![product.as_str(), slug.as_str(), name, active])?)
             }
             Change::DeleteEnvironment { scope, now } => self.delete_environment(scope, *now),
             Change::CreateDefinition(product, definition) => self.create_definition(product, definition),

@@ -322,10 +322,12 @@ fn printable(value: ValueRef<'_>) -> String {
         ValueRef::Text(t) => String::from_utf8_lossy(t).into_owned(),
         ValueRef::Blob(b) => match uuid::Uuid::from_slice(b) {
             Ok(uuid) => uuid.to_string(),
-            Err(_) => b.iter().fold("x'".to_owned(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            }) + "'",
+            Err(_) => {
+                b.iter().fold("x'".to_owned(), |mut hex, byte| {
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                }) + "'"
+            }
         },
     }
 }

@@ -17,8 +17,7 @@ struct Migration {
 }
 
 /// Forward only: a migration that was released never changes. The n-th makes schema version n.
-const MIGRATIONS: &[Migration] =
-    &[Migration { name: "initial", sql: include_str!("../migrations/0001_initial.sql") }];
+const MIGRATIONS: &[Migration] = &[Migration { name: "initial", sql: include_str!("../migrations/0001_initial.sql") }];
 
 /// What is wrong with a database file.
 #[derive(Debug, thiserror::Error)]

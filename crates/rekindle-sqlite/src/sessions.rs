@@ -28,15 +28,47 @@ macro_rules! columns {
 }
 
 columns!(
-    SESSIONS, session_columns, "sessions", 0, "id", "generation", "commitment", "issued_at", "kid", "confirmed",
-    "min_generation", "idle_expires_at", "expires_at", "created_at", "ended_at", "ended_reason", "version", "scope", "tag",
-    "definition_version", "user_id", "previous_session_id", "auth", "client", "claims", "data"
+    SESSIONS,
+    session_columns,
+    "sessions",
+    0,
+    "id",
+    "generation",
+    "commitment",
+    "issued_at",
+    "kid",
+    "confirmed",
+    "min_generation",
+    "idle_expires_at",
+    "expires_at",
+    "created_at",
+    "ended_at",
+    "ended_reason",
+    "version",
+    "scope",
+    "tag",
+    "definition_version",
+    "user_id",
+    "previous_session_id",
+    "auth",
+    "client",
+    "claims",
+    "data"
 );
 columns!(EVENTS, event_columns, "events", 1, "session_id", "id", "at", "kind", "outcome", "generation", "rest");
 columns!(IDEMPOTENCY, idempotency_columns, "idempotency", 0, "key", "request", "session_id");
 columns!(BANS, ban_columns, "bans", 0, "user_id", "at", "until", "reason");
 columns!(
-    REVOCATIONS, revocation_columns, "revocations", 0, "seq", "scope", "session_id", "below_generation", "at", "expires_at"
+    REVOCATIONS,
+    revocation_columns,
+    "revocations",
+    0,
+    "seq",
+    "scope",
+    "session_id",
+    "below_generation",
+    "at",
+    "expires_at"
 );
 columns!(OUTBOX, outbox_columns, "outbox", 0, "id", "scope", "attempts", "event");
 const SESSION_IDS: Table = Table { name: "sessions", columns: &["id"], id: 0 };

@@ -1,8 +1,8 @@
 //! The one writer: a thread that gathers waiting jobs into one transaction, and a thread that moves the log into the file.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -200,7 +200,8 @@ impl Drop for RollBack<'_> {
 }
 
 fn checkpoint(connection: &Connection) {
-    let moved = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)").and_then(|mut s| s.query_row([], |_| Ok(())));
+    let moved =
+        connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)").and_then(|mut s| s.query_row([], |_| Ok(())));
     if let Err(error) = moved {
         // Nothing is lost: the log grows, and the next one tries again.
         tracing::warn!(%error, "the write-ahead log could not be moved into the database");
