@@ -16,6 +16,7 @@ use crate::fixtures::*;
 
 /// One intent. Sessions are named by their place in the order of starts; all else is drawn from few values, so that they meet.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the variants say what their fields choose")]
 pub enum Op {
     /// With what may stand against it.
     Start { user: u8, tag: bool, scope: bool, previous: Option<u8>, key: Option<(u8, u8)>, max: Option<(u8, bool)> },

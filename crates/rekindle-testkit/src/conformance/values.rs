@@ -33,7 +33,7 @@ pub async fn user_ids_are_opaque(store: Arc<dyn Store>) {
 pub async fn data_is_kept_to_the_byte(store: Arc<dyn Store>) {
     let large = format!(r#"{{"text":"{}"}}"#, "\u{1F980}".repeat(16_000));
     let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(100), "]".repeat(100));
-    let odd = r#" { "a" : "\u0000\ud83e\udd80'\"%_", "b":1e400, "a":-0.0 } "#;
+    let odd = r#"{ "a" : "\u0000\ud83e\udd80'\"%_", "b":1e400, "a":-0.0 }"#;
     let mut session = start(&*store, session("ada")).await;
     for data in [large.as_str(), &deep, odd, "{}"] {
         session = applied(store.update(update_of(&session, data, at(1))).await.unwrap());
