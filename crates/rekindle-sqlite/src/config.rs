@@ -102,7 +102,8 @@ impl Db<'_> {
         scope: ScopeId,
     ) -> Result<bool, Failure> {
         let present: Option<KeyId> = self.first(
-            "SELECT kid FROM signing_keys WHERE scope = ?1 AND algorithm = ?2 ORDER BY signs_from DESC, kid DESC LIMIT 1",
+            "SELECT kid FROM signing_keys WHERE scope = ?1 AND algorithm = ?2 
+             ORDER BY signs_from DESC, created_at DESC, kid DESC LIMIT 1",
             params![scope, key.algorithm.as_str()],
             &KIDS,
             |row| row.parsed("kid"),
@@ -251,7 +252,7 @@ impl Db<'_> {
         if !self.has_product(product)? {
             return Ok(Changed::NoProduct);
         }
-        let active = self.number(
+        let active = self.count(
             "SELECT count(*) FROM sessions WHERE scope IN (SELECT id FROM scopes WHERE product = ?1)
              AND ended_at IS NULL AND idle_expires_at > ?2 AND expires_at > ?2",
             params![product.as_str(), now.millis()],
@@ -275,7 +276,7 @@ impl Db<'_> {
             return Ok(Changed::Missing);
         }
         let id = self.scope_id(scope)?;
-        let active = self.number(
+        let active = self.count(
             "SELECT count(*) FROM sessions WHERE scope = ?1
              AND ended_at IS NULL AND idle_expires_at > ?2 AND expires_at > ?2",
             params![id, now.millis()],
@@ -295,11 +296,17 @@ impl Db<'_> {
         if self.current_version(product, &definition.tag)?.is_some() {
             return Ok(Changed::Exists);
         }
-        let last = self.number(
-            "SELECT coalesce(max(version), 0) FROM definition_versions WHERE product = ?1 AND tag = ?2",
+        const NUMBERS: Table = Table { name: "definition_versions", columns: &["tag", "version"], id: 0 };
+        let last = self.first(
+            "SELECT tag, max(version) FROM definition_versions WHERE product = ?1 AND tag = ?2 GROUP BY tag",
             [product.as_str(), definition.tag.as_str()],
+            &NUMBERS,
+            |row| {
+                row.skip("tag");
+                row.int::<u32>("version")
+            },
         )?;
-        self.write_definition(product, last as u32 + 1, definition)
+        self.write_definition(product, last.unwrap_or(0) + 1, definition)
     }
 
     fn update_definition(&self, product: &Tag, version: u32, definition: &Definition) -> Result<Changed, Failure> {
@@ -320,7 +327,7 @@ impl Db<'_> {
         if self.current_version(product, tag)?.is_none() {
             return Ok(Changed::Missing);
         }
-        let active = self.number(
+        let active = self.count(
             "SELECT count(*) FROM sessions WHERE scope IN (SELECT id FROM scopes WHERE product = ?1) AND tag = ?2
              AND ended_at IS NULL AND idle_expires_at > ?3 AND expires_at > ?3",
             params![product.as_str(), tag.as_str(), now.millis()],

@@ -118,9 +118,9 @@ impl Db<'_> {
         Ok(all)
     }
 
-    /// One number, like a count.
-    pub(crate) fn number(&self, sql: &str, params: impl Params) -> Result<u64, Failure> {
-        Ok(self.connection.prepare_cached(sql)?.query_row(params, |row| row.get::<_, i64>(0))?.unsigned_abs())
+    /// What a `SELECT count(*)` says.
+    pub(crate) fn count(&self, sql: &str, params: impl Params) -> Result<u64, Failure> {
+        Ok(self.connection.prepare_cached(sql)?.query_row(params, |row| row.get::<_, i64>(0))?.cast_unsigned())
     }
 
     /// Whether `sql` finds a row.

@@ -310,6 +310,10 @@ impl Store for SqliteStore {
         self.read(|db| db.audit_log(before, limit))
     }
 
+    async fn append_audit(&self, entry: AuditEntry) -> StoreResult<()> {
+        self.write(move |db| db.write_audit(&entry)).await
+    }
+
     async fn ping(&self) -> StoreResult<()> {
         self.read(|db| db.config_version())?;
         self.write(|db| db.execute("UPDATE config SET version = version", []).map(drop)).await

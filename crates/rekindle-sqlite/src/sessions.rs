@@ -151,7 +151,8 @@ impl Db<'_> {
     pub(crate) fn advance(&self, advance: &Advance, scope: ScopeId) -> Result<Cas, Failure> {
         let Advance { id, tag, next, elevation, now, .. } = advance;
         let sql = concat!(
-            "UPDATE sessions SET generation = ?2, commitment = ?3, issued_at = ?4, kid = ?5, confirmed = 0,
+            "UPDATE sessions SET generation = ?2, commitment = ?3, issued_at = ?4, kid = ?5,
+             confirmed = confirmed AND (generation, commitment, issued_at, kid) = (?2, ?3, ?4, ?5),
              idle_expires_at = min(?6, expires_at), auth = coalesce(?7, auth), min_generation = coalesce(?8, min_generation)
              WHERE id = ?9 AND scope = ?10 AND tag = ?11 AND generation = ?12 AND commitment = ?13 AND ",
             active!(),

@@ -68,6 +68,7 @@ macro_rules! conformance {
             an_advance_never_passes_the_absolute_expiry
             an_advance_needs_every_condition
             an_advance_needs_a_living_session
+            an_elevation_in_place_keeps_the_confirmation
             an_elevation_refuses_older_generations
             a_fast_forward_brings_the_row_forward
             a_fast_forward_needs_every_condition

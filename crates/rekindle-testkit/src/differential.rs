@@ -147,6 +147,9 @@ impl Pair {
                 if behind {
                     advance.generation = advance.generation.saturating_sub(1);
                 }
+                if elevate && row.confirmed {
+                    advance.next = row.position;
+                }
                 advance.elevation = elevate.then(|| Elevation {
                     auth: Auth { time: now, acr: Some("mfa".into()), amr: Vec::new() },
                     feed_until: now + Seconds(300),

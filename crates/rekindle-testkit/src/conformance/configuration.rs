@@ -207,6 +207,12 @@ pub async fn a_signing_key_is_added_after_the_newest(store: Arc<dyn Store>) {
     assert_eq!(store.add_signing_key(key(6, &here, Algorithm::EdDsa, 11), Some(ed1.kid.clone())).await, Ok(false));
     assert_eq!(found(&*store, &here).await.keys, [ed1.clone(), es.clone(), ed2, ed3]);
 
+    // Of two that sign from the same moment, the one that was made later.
+    let made_later = SigningKey { created_at: at(1), ..key(0, &here, Algorithm::Es256, 10) };
+    assert_eq!(store.add_signing_key(made_later.clone(), Some(es.kid.clone())).await, Ok(true));
+    assert_eq!(store.add_signing_key(key(8, &here, Algorithm::Es256, 9), Some(es.kid.clone())).await, Ok(false));
+    store.remove_signing_keys(vec![made_later.kid]).await.unwrap();
+
     let rewrapped = SigningKey { wrapped: vec![9; 100], public_jwk: "{}".into(), ..ed1.clone() };
     let unknown = key(7, &here, Algorithm::EdDsa, 1);
     store.rewrap_signing_keys(vec![rewrapped, unknown.clone()]).await.unwrap();

@@ -108,7 +108,7 @@ pub async fn the_audit_log_goes_back_in_time(store: Arc<dyn Store>) {
         let mut entry = audit("user.unban", at(i));
         entry.ip = Some("192.0.2.9".into());
         entry.target = "default/users/O'Brien \u{0} %".into();
-        store.lift_ban(&scope(), &user("ada"), entry.clone()).await.unwrap();
+        store.append_audit(entry.clone()).await.unwrap();
         entries.insert(0, entry);
     }
     assert_eq!(store.audit_log(None, 10).await.unwrap(), entries);

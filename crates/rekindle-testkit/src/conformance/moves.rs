@@ -93,6 +93,20 @@ pub async fn an_elevation_refuses_older_generations(store: Arc<dyn Store>) {
     assert_eq!((moved.auth, moved.min_generation), (auth, 1));
 }
 
+/// Where the row is, nothing new is on its way to the client: what was confirmed stays so.
+pub async fn an_elevation_in_place_keeps_the_confirmation(store: Arc<dyn Store>) {
+    for confirmed in [false, true] {
+        let session = start(&*store, Session { confirmed, ..session("ada") }).await;
+        let auth = Auth { time: at(5), acr: Some("urn:mfa".into()), amr: Vec::new() };
+        let elevation = Some(Elevation { auth, feed_until: at(305) });
+        let in_place = Advance { next: session.position, elevation, ..advance_of(&session, at(5)) };
+        let moved = applied(store.advance(in_place).await.unwrap());
+        assert_eq!((moved.position, moved.confirmed), (session.position, confirmed));
+        assert_eq!((moved.idle_expires_at, moved.min_generation), (at(1_005), 0));
+        assert_eq!(row(&*store, session.id).await, moved);
+    }
+}
+
 fn forward(session: &Session, to: u32, now: u64) -> FastForward {
     FastForward {
         id: session.id,
