@@ -1,3 +1,9 @@
 //! What proves Rekindle: time and randomness under control, the conformance suite for stores, the faulty store, the simulator.
+//!
+//! A store runs the whole [`conformance`] suite, and [`differential`] compares it with the store in memory; [`fixtures`] are
+//! the values that such tests are built from.
 
+pub mod conformance;
+pub mod differential;
+pub mod fixtures;
 pub mod seam;

@@ -89,8 +89,8 @@ fn default_product() -> MemoryProduct {
 }
 
 impl State {
-    fn write_event(&mut self, scope: &Scope, event: Event) {
-        if event.notify {
+    fn write_event(&mut self, scope: &Scope, mut event: Event) {
+        if std::mem::take(&mut event.notify) {
             let notification = Notification { scope: scope.clone(), event: event.clone(), attempts: 0 };
             self.outbox.insert(event.id, (notification, event.at));
         }
@@ -324,6 +324,9 @@ impl Store for MemoryStore {
             } else {
                 Started::IdempotencyMismatch
             });
+        }
+        if let Some(known) = state.sessions.get(&session.id) {
+            return Ok(Started::Repeated(Some(Box::new(known.clone()))));
         }
         if let Some(ban) = state.bans.get(&(session.scope.clone(), session.user_id.clone()))
             && ban.holds(now)
@@ -607,7 +610,7 @@ impl Store for MemoryStore {
             .filter(|k| k.scope == key.scope && k.algorithm == key.algorithm)
             .max_by(|a, b| (a.signs_from, a.created_at, &a.kid).cmp(&(b.signs_from, b.created_at, &b.kid)))
             .map(|k| k.kid.clone());
-        if present != newest {
+        if present != newest || state.keys.iter().any(|k| k.kid == key.kid) {
             return Ok(false);
         }
         state.keys.push(key);

@@ -203,7 +203,8 @@ pub struct Idempotency {
 pub enum Started {
     /// The idempotency key was used for another request.
     IdempotencyMismatch,
-    /// The same request was made before; the session as it is now. `None`: it was removed since.
+    /// The same request was made before: its idempotency key is known, or (whose answer was lost) its session's id is. The
+    /// session as it is now; `None`: it was removed since.
     Repeated(Option<Box<Session>>),
     /// The user is banned.
     Banned(Ban),

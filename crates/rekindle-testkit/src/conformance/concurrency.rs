@@ -1,0 +1,135 @@
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use rekindle::clock::Seconds;
+use rekindle::definition::OnMaxSessions;
+use rekindle::session::EndReason;
+use rekindle::store::{Cas, Idempotency, Start, Started, Store};
+
+use crate::fixtures::*;
+
+/// Runs all at once, each as a task of its own.
+async fn at_once<T: Send + 'static>(
+    tasks: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
+    join_all(tasks).await.into_iter().map(|outcome| outcome.expect("no task panics")).collect()
+}
+
+/// The losers are given the winner's row.
+pub async fn of_16_advances_one_wins(store: Arc<dyn Store>) {
+    for _ in 0..20 {
+        let session = start(&*store, session("ada")).await;
+        let outcomes = at_once((0..16u8).map(|i| {
+            let (store, mut advance) = (Arc::clone(&store), advance_of(&session, at(1)));
+            advance.next.commitment = commitment(100 + i);
+            async move { store.advance(advance).await.unwrap() }
+        }))
+        .await;
+        let row = row(&*store, session.id).await;
+        assert_eq!(row.position.generation, 1);
+        let winners = outcomes.iter().filter(|cas| **cas == Cas::Applied(row.clone())).count();
+        let losers = outcomes.iter().filter(|cas| **cas == Cas::Stale(Some(row.clone()))).count();
+        assert_eq!((winners, losers), (1, 15));
+        assert_eq!(store.events(events_of(session.id)).await.unwrap().len(), 2);
+    }
+}
+
+/// The others are given the same session.
+pub async fn of_16_starts_with_one_key_one_creates(store: Arc<dyn Store>) {
+    let idempotency = Some(Idempotency { key: [1; 32], request: [1; 32], expires_at: at(60) });
+    let outcomes = at_once((0..16).map(|_| {
+        let (store, session) = (Arc::clone(&store), session("ada"));
+        async move { (session.id, store.start(Start { idempotency, ..start_of(&session) }).await.unwrap()) }
+    }))
+    .await;
+    let created: Vec<_> =
+        outcomes.iter().filter(|(_, o)| matches!(o, Started::Created(_))).map(|(id, _)| *id).collect();
+    assert_eq!(created.len(), 1);
+    let repeated = Started::Repeated(Some(Box::new(row(&*store, created[0]).await)));
+    assert_eq!(outcomes.iter().filter(|(_, o)| *o == repeated).count(), 15);
+    assert_eq!(store.sessions(sessions_in(scope(), at(1))).await.unwrap().len(), 1);
+}
+
+/// However many ask at once.
+pub async fn the_maximum_of_sessions_holds_under_contention(store: Arc<dyn Store>) {
+    let outcomes = at_once((0..16).map(|_| {
+        let (store, session) = (Arc::clone(&store), session("ada"));
+        let start = Start { max_sessions: Some((3, OnMaxSessions::Reject)), ..start_of(&session) };
+        async move { store.start(start).await.unwrap() }
+    }))
+    .await;
+    assert_eq!(outcomes.iter().filter(|o| matches!(o, Started::Created(_))).count(), 3);
+    assert_eq!(outcomes.iter().filter(|o| **o == Started::TooManySessions(3)).count(), 13);
+}
+
+/// Each start that slipped in before the ban is ended by it.
+pub async fn no_session_outlives_a_racing_ban(store: Arc<dyn Store>) {
+    let starts = at_once((0..32).map(|i| {
+        let store = Arc::clone(&store);
+        async move {
+            if i == 16 {
+                store.ban(ban_of("ada", at(1))).await.unwrap();
+            } else {
+                store.start(start_of(&session_at("ada", at(1)))).await.unwrap();
+            }
+        }
+    }));
+    starts.await;
+    let mut active = sessions_in(scope(), at(1));
+    active.active = Some(true);
+    assert!(store.sessions(active).await.unwrap().is_empty());
+}
+
+/// Advances, updates and ends at once: once it is ended, nothing applies, and the rest agrees with what was answered.
+pub async fn after_an_end_nothing_applies(store: Arc<dyn Store>) {
+    for _ in 0..5 {
+        let session = start(&*store, session("ada")).await;
+        let outcomes = at_once((0..64u64).map(|i| {
+            let (store, id) = (Arc::clone(&store), session.id);
+            async move {
+                let fresh = row(&*store, id).await;
+                let cas = match i % 4 {
+                    _ if i == 40 => store.end(end_of(&fresh, at(1), EndReason::SignedOut)).await,
+                    0 | 1 => store.advance(advance_of(&fresh, at(1))).await,
+                    2 => store.update(update_of(&fresh, "{}", at(1))).await,
+                    _ => store.end(end_of(&fresh, at(1), EndReason::Revoked)).await,
+                };
+                (i, cas.unwrap())
+            }
+        }))
+        .await;
+        let last = row(&*store, session.id).await;
+        assert!(last.ended.is_some());
+        let applied = |kinds: &[u64]| {
+            let of_kind = |i: &u64| kinds.contains(&if *i == 40 { 3 } else { i % 4 });
+            outcomes.iter().filter(|(i, cas)| of_kind(i) && matches!(cas, Cas::Applied(_))).count()
+        };
+        assert_eq!(applied(&[3]), 1, "one end");
+        assert_eq!(applied(&[0, 1]), last.position.generation as usize);
+        assert_eq!(applied(&[2]) as u64, last.version - 1);
+        let still = advance_of(&last, at(1) + Seconds(1));
+        assert_eq!(stale(store.advance(still).await.unwrap()), Some(last));
+    }
+}
+
+/// A caller that went away does not take its write along.
+pub async fn a_dropped_future_leaves_nothing_half_done(store: Arc<dyn Store>) {
+    for round in 0..20u32 {
+        let session = start(&*store, session("ada")).await;
+        let task = {
+            let (store, advance) = (Arc::clone(&store), advance_of(&session, at(1)));
+            tokio::spawn(async move { store.advance(advance).await })
+        };
+        for _ in 0..round {
+            tokio::task::yield_now().await;
+        }
+        task.abort();
+        let _ = task.await;
+        // Whatever was under way is done before a later write is answered.
+        start(&*store, crate::fixtures::session("bob")).await;
+        let row = row(&*store, session.id).await;
+        let events = store.events(events_of(session.id)).await.unwrap();
+        assert_eq!(events.len() as u32, 1 + row.position.generation);
+    }
+}
