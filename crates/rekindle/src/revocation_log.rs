@@ -98,18 +98,27 @@ impl RevocationLog for MemoryRevocationLog {
 
 /// The log in a file of JSON lines, synced before anything is acknowledged; writers that wait together share one sync.
 ///
-/// Each process keeps its own file. A torn last line is what a crash leaves, and is dropped; damage elsewhere is refused.
+/// Processes may share a file: each appends, and reads what the others wrote when it opens it; the one that has it for itself
+/// leaves out what expired. A torn line is what a crash leaves, and is dropped; other damage is refused.
 #[derive(Debug)]
 pub struct FileRevocationLog {
     index: Arc<MemoryRevocationLog>,
     queue: Mutex<mpsc::Sender<Append>>,
+    /// Held, shared, for as long as this process appends: nobody rewrites the file meanwhile.
+    _in_use: File,
 }
 
 type Append = (Vec<Record>, oneshot::Sender<io::Result<()>>);
 
 impl FileRevocationLog {
-    /// Reads the file, drops what expired before `now`, and opens it for appending. The file is created if it is missing.
+    /// Reads the file and opens it for appending; drops what expired before `now` if no other process uses it. The file, and a
+    /// lock file beside it, are created if they are missing.
     pub fn open(path: &Path, now: Timestamp) -> io::Result<Self> {
+        let in_use = File::create(beside(path, ".lock"))?;
+        let alone = in_use.try_lock().is_ok();
+        if !alone {
+            in_use.lock_shared()?;
+        }
         let records = read(path)?;
         let live: Vec<Record> = records
             .into_iter()
@@ -118,8 +127,11 @@ impl FileRevocationLog {
                 Record::Rollback { .. } => true,
             })
             .collect();
-        rewrite(path, &live)?;
-        let mut file = OpenOptions::new().append(true).open(path)?;
+        if alone {
+            rewrite(path, &live)?;
+            in_use.lock_shared()?;
+        }
+        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
         let index = MemoryRevocationLog::default();
         index.0.write().unwrap_or_else(PoisonError::into_inner).extend(&live);
         let index = Arc::new(index);
@@ -139,7 +151,7 @@ impl FileRevocationLog {
                 }
             }
         })?;
-        Ok(Self { index, queue: Mutex::new(queue) })
+        Ok(Self { index, queue: Mutex::new(queue), _in_use: in_use })
     }
 }
 
@@ -188,18 +200,14 @@ impl Index {
 }
 
 fn append_group(file: &mut File, group: &[Append]) -> io::Result<()> {
-    let before = file.metadata()?.len();
-    let mut lines = Vec::new();
+    // A line of its own, whatever torn line a crashed process left in front of it.
+    let mut lines = vec![b'\n'];
     for record in group.iter().flat_map(|(records, _)| records) {
         serde_json::to_writer(&mut lines, record)?;
         lines.push(b'\n');
     }
-    let result = file.write_all(&lines).and_then(|()| file.sync_data());
-    if result.is_err() {
-        // Half a line must not stay in front of later ones; if even this fails, the next start says so.
-        let _ = file.set_len(before);
-    }
-    result
+    file.write_all(&lines)?;
+    file.sync_data()
 }
 
 fn read(path: &Path) -> io::Result<Vec<Record>> {
@@ -208,26 +216,25 @@ fn read(path: &Path) -> io::Result<Vec<Record>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-    bytes[..whole]
-        .split(|b| *b == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty())
-        .map(|(at, line)| {
-            serde_json::from_slice(line).map_err(|e| {
+    let mut records = Vec::new();
+    for (at, line) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(record) => records.push(record),
+            // Nobody was told that a torn line is durable.
+            Err(e) if e.is_eof() => {}
+            Err(e) => {
                 let what =
                     format!("{}: line {} is damaged ({e}); restore the file from a copy", path.display(), at + 1);
-                io::Error::new(io::ErrorKind::InvalidData, what)
-            })
-        })
-        .collect()
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+        }
+    }
+    Ok(records)
 }
 
 /// Writes aside, syncs, renames over the old file, syncs the directory: a crash leaves the old or the new file.
 fn rewrite(path: &Path, records: &[Record]) -> io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let aside = PathBuf::from(aside);
+    let aside = beside(path, ".new");
     let mut lines = Vec::new();
     for record in records {
         serde_json::to_writer(&mut lines, record)?;
@@ -239,6 +246,12 @@ fn rewrite(path: &Path, records: &[Record]) -> io::Result<()> {
     fs::rename(&aside, path)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 #[cfg(test)]
@@ -278,6 +291,23 @@ mod tests {
         let later = EndedSession { reason: EndReason::Theft, ..ended(1, 10) };
         log.append(vec![Record::Ended(ended(1, 10)), Record::Ended(later)]).await.unwrap();
         assert_eq!(log.ended(later.id), Some(ended(1, 10)));
+    }
+
+    #[tokio::test]
+    async fn processes_that_share_a_file_lose_nothing_of_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.jsonl");
+        let first = FileRevocationLog::open(&path, NOW).unwrap();
+        first.append(vec![Record::Ended(ended(1, 10))]).await.unwrap();
+        let second = FileRevocationLog::open(&path, NOW + Seconds(20)).unwrap();
+        // A third one died in the middle of a line.
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"ended\":{\"id").unwrap();
+        first.append(vec![Record::Ended(ended(2, 100))]).await.unwrap();
+        second.append(vec![Record::Ended(ended(3, 100))]).await.unwrap();
+        drop((first, second));
+        let mut all = FileRevocationLog::open(&path, NOW).unwrap().endings();
+        all.sort_by_key(|e| e.id);
+        assert_eq!(all, [ended(1, 10), ended(2, 100), ended(3, 100)]);
     }
 
     #[test]
