@@ -6,12 +6,16 @@ use rekindle_testkit::simulation::{Counts, Variant, run};
 const KEPT: &[(u64, &str)] = &[];
 
 fn play(seeds: impl Iterator<Item = u64>) -> Counts {
-    let mut counts = Counts::default();
+    let (mut counts, mut violations) = (Counts::default(), Vec::new());
     for seed in seeds {
         match run(seed, Variant::Sound, false) {
             Ok(of_seed) => counts.add(&of_seed),
-            Err(violation) => panic!("{violation}\nREKINDLE_SEED={seed} replays it"),
+            Err(violation) => violations.push(violation),
         }
+    }
+    if let [first, rest @ ..] = &violations[..] {
+        let rest: Vec<String> = rest.iter().map(|v| format!("\nalso seed {}: {}", v.seed, v.what)).collect();
+        panic!("{first}\nREKINDLE_SEED={} replays it{}", first.seed, rest.concat());
     }
     counts
 }

@@ -57,6 +57,8 @@ pub(super) struct Judge {
     /// The idle expiry before the last change: what a concurrent request may have seen.
     idle_before: BTreeMap<SessionId, Timestamp>,
     ended: BTreeMap<SessionId, u64>,
+    /// Sessions whose ending was judged: the revocation log may have to carry it out again.
+    judged: BTreeSet<SessionId>,
     acknowledged: BTreeMap<SessionId, u32>,
     answered: BTreeMap<(SessionId, u32), Commitment>,
     used: BTreeSet<(SessionId, u32)>,
@@ -81,6 +83,7 @@ impl Judge {
             tainted_users: BTreeSet::new(),
             idle_before: BTreeMap::new(),
             ended: BTreeMap::new(),
+            judged: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             answered: BTreeMap::new(),
             used: BTreeSet::new(),
@@ -315,10 +318,13 @@ impl Judge {
     }
 
     fn ended_by(&mut self, row: &Session, reason: EndReason, name: &str, events: &impl Fn(SessionId) -> Vec<Event>) {
+        if matches!(reason, EndReason::Idle | EndReason::Absolute) || !self.judged.insert(row.id) {
+            return;
+        }
         if reason == EndReason::Theft {
             self.counts.thefts += 1;
         }
-        if matches!(reason, EndReason::Idle | EndReason::Absolute) || self.is_tainted(row.id) {
+        if self.is_tainted(row.id) {
             return;
         }
         let owner = self.owners.get(&row.user_id).copied();
@@ -350,7 +356,10 @@ impl Judge {
                 (EventKind::Refresh | EventKind::Elevate, Some(Outcome::Advanced)) => {
                     let in_place = event.kind == EventKind::Elevate && event.generation == reached;
                     if event.generation != reached + 1 && !in_place {
-                        self.violated(8, format!("{name}: from {reached} the journal advances to {}", event.generation));
+                        self.violated(
+                            8,
+                            format!("{name}: from {reached} the journal advances to {}", event.generation),
+                        );
                     }
                     reached = event.generation;
                 }

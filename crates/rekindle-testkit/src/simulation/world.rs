@@ -502,7 +502,10 @@ impl World {
             Err(Error::Store(_) | Error::Log(_)) => Answer::Unavailable,
             Err(Error::Conflict(_) | Error::UserBanned(_)) => Answer::Denied,
             Err(other) => {
-                self.violated(1, format!("device {by} got an error that no protocol-abiding client can cause: {other}"));
+                self.violated(
+                    1,
+                    format!("device {by} got an error that no protocol-abiding client can cause: {other}"),
+                );
                 Answer::Unavailable
             }
         }
@@ -532,7 +535,8 @@ impl World {
                 let (id, m) = (token.session, token.generation);
                 self.judge.borrow_mut().uses(id, m);
                 let says = proof.as_ref().map(|p| {
-                    let parts = [if p.opening.is_some() { "+opening" } else { "" }, if p.newest { "+newest" } else { "" }];
+                    let parts =
+                        [if p.opening.is_some() { "+opening" } else { "" }, if p.newest { "+newest" } else { "" }];
                     format!(" proof {}@{}{}", self.name(p.session_id), p.generation, parts.concat())
                 });
                 let tag = self.plan.names_tag.then_some(tag);
