@@ -327,8 +327,7 @@ fn spawn_tab(world: &Rc<World>, device: &Rc<Device>, tab: Group) {
                     // A user who never comes back within the idle time, now and then.
                     stage.sleep(stage.rng.below(world::millis(Seconds(stage.plan.idle.min(1_200))))).await;
                 }
-                _ if stage.rng.one_in(4) => drop(stage.exchange(&device, Ask::SignOut { token: held }).await),
-                _ => {}
+                _ => drop(stage.exchange(&device, Ask::SignOut { token: held }).await),
             }
         }
     });

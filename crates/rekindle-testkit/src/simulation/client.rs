@@ -11,7 +11,7 @@ use rekindle::session::{SessionId, UserId};
 use super::executor::Group;
 use super::judge::Party;
 use super::world::{Answer, Ask, Held, World};
-use super::{Plan, Variant};
+use super::{MAX_SKEW, Plan, Variant};
 
 /// How many generations' openings are kept.
 const KEPT_OPENINGS: usize = 8;
@@ -286,7 +286,7 @@ impl Device {
         let overtaken = before.as_ref().filter(|h| world.judge.borrow().is_overtaken(h.session, self.id));
         let came = self.refresh_rounds(world, elevate).await;
         if let Some(held) = overtaken.filter(|_| came != Exchange::Unanswered) {
-            let lives = world.judge.borrow().rows.get(&held.session).is_some_and(|row| row.ended.is_none());
+            let lives = world.judge.borrow().is_alive(held.session, world.time.now() + MAX_SKEW);
             if lives || came == Exchange::Refreshed {
                 world.violated(2, format!("device {} was overtaken, and its exchange ended as {came:?}", self.id));
             }
