@@ -65,6 +65,11 @@ fn a_missing_revocation_log_is_caught() {
 }
 
 #[test]
+fn a_revocation_log_that_other_servers_cannot_read_is_caught() {
+    assert!(caught(Variant::LogPerServer, 400).starts_with("property 4"));
+}
+
+#[test]
 fn a_blind_update_is_caught() {
     assert!(caught(Variant::BlindAdvance, 200).starts_with("property"));
 }

@@ -320,14 +320,15 @@ impl Device {
                 }
                 Some(Answer::Refused(TokenRefusal::Superseded(standing))) => {
                     let Some(next) = self.superseded(target, &standing, &mut newest) else {
-                        return self.lost_its_place(world, &token, "superseded");
+                        let beyond = target.1 > standing.generation + KEPT_OPENINGS as u32 - 2;
+                        return self.lost_its_place(world, &token, "superseded", beyond);
                     };
                     go_on = next;
                 }
                 Some(Answer::Refused(TokenRefusal::ProofRequired(standing))) => {
                     let named = (standing.session_id, standing.generation, standing.commitment);
                     if self.opening(named).is_none() || named == target {
-                        return self.lost_its_place(world, &token, "proof_required");
+                        return self.lost_its_place(world, &token, "proof_required", false);
                     }
                     go_on = Some(named);
                 }
@@ -375,12 +376,14 @@ impl Device {
         Some(Some(presented))
     }
 
-    /// A sign-in is needed although nothing ended: only an evicted storage may need this.
-    fn lost_its_place(&self, world: &World, sent: &Held, told: &str) -> Exchange {
+    /// A sign-in is needed although nothing ended: only an evicted storage may need this, or one whose cookie went back while
+    /// the store lost more generations than openings are kept for (`beyond`).
+    fn lost_its_place(&self, world: &World, sent: &Held, told: &str, beyond: bool) -> Exchange {
         let honest = !world.judge.borrow().is_tainted(sent.session);
-        if honest && self.kind.commits_at_login() && !self.evicted.get() {
+        if honest && self.kind.commits_at_login() && !self.evicted.get() && !beyond {
             world.violated(1, format!("device {} must sign in again: {told}, and nothing to answer it with", self.id));
         }
+        self.evicted.set(self.evicted.get() || beyond);
         self.clear(sent);
         Exchange::SignIn
     }
