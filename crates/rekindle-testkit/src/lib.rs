@@ -5,5 +5,7 @@
 
 pub mod conformance;
 pub mod differential;
+pub mod faulty;
 pub mod fixtures;
 pub mod seam;
+pub mod simulation;

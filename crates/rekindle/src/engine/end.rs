@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Engine, Error, TokenRefusal};
 use crate::clock::Timestamp;
 use crate::journal::{Context, Event, EventKind};
-use crate::session::{EndReason, Scope, Session, SessionId, Tag, UserId};
+use crate::session::{EndReason, Ended, Scope, Session, SessionId, Tag, UserId};
 use crate::store::{
     AuditEntry, Ban, BanUser, Cas, End, EndMany, EndedMany, EndedSession, Ending, EraseUser, StoreError,
 };
@@ -206,12 +206,23 @@ impl Engine {
         }
     }
 
-    /// A session's row, after what the revocation log knows of it was carried out.
+    /// A session's row, ended if the revocation log says so. The log is asked after the store, which may lose its last writes
+    /// at any moment.
     pub(super) async fn session_by_log(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        if let Some(ended) = self.inner.log.ended(id) {
-            self.end_again(ended).await?;
+        let mut session = self.inner.store.session(id).await?;
+        if let Some(reason) = self.known_ending(id).await?
+            && let Some(session) = &mut session
+        {
+            session.ended.get_or_insert(Ended { at: self.now(), reason });
         }
-        self.inner.store.session(id).await
+        Ok(session)
+    }
+
+    /// The ending that the revocation log knows of, whatever the store says; the store is told again if it lost it.
+    pub(super) async fn known_ending(&self, id: SessionId) -> Result<Option<EndReason>, StoreError> {
+        let Some(known) = self.inner.log.ended(id) else { return Ok(None) };
+        self.end_again(known).await?;
+        Ok(Some(known.reason))
     }
 
     /// Carries out an ending that the revocation log knows of and the store may have lost.

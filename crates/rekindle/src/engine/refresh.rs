@@ -178,14 +178,20 @@ impl Engine {
         let state = self.active_scope(scope).await?;
         let Refresh { tag, proof, .. } = refresh;
         let request = Request { scope, state: &state, presented, tag, proof, auth, ctx };
-        if let Some(ended) = self.inner.log.ended(presented.session) {
-            // The log may know of an ending that the store lost.
-            self.end_again(ended).await?;
-        }
+        // The log may know of an ending that the store lost.
+        self.known_ending(presented.session).await?;
         let mut step = self.optimistic(&request).await?;
         for _ in 0..MAX_RACES {
             step = match step {
-                Step::Answer(outcome) => return Ok(outcome),
+                Step::Answer(RefreshOutcome::Refreshed(tokens)) => {
+                    // The store may have lost the ending after the log was asked, or a fast-forward revived an idle row.
+                    let ended = self.known_ending(presented.session).await?;
+                    return Ok(match ended {
+                        Some(reason) => RefreshOutcome::Refused(TokenRefusal::Revoked(Some(reason))),
+                        None => RefreshOutcome::Refreshed(tokens),
+                    });
+                }
+                Step::Answer(refused) => return Ok(refused),
                 Step::DecideAgain(session) => self.decide_on(&request, session).await?,
             };
         }
