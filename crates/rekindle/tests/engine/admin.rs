@@ -121,6 +121,25 @@ async fn a_change_by_another_server_is_seen_within_the_time_that_configuration_m
 }
 
 #[tokio::test]
+async fn configuration_that_was_read_before_a_change_is_not_kept_after_it() {
+    let w = World::new().await;
+    let other = w.second().await;
+    w.sign_in("alice").await;
+    other.policy(json!({ "access_token": { "lifetime": 60 } })).await;
+    w.clock.advance(w.engine.settings().config_ttl);
+    let (engine, clock) = (w.engine.clone(), w.clock.clone());
+    w.store.after("scope", async move {
+        other.policy(json!({ "access_token": { "lifetime": 30 } })).await;
+        clock.advance(engine.settings().config_ttl);
+        engine.jwks(&scope()).await.unwrap();
+    });
+    w.sign_in("bob").await;
+    assert!(!w.store.is_armed());
+    let tokens = w.sign_in("carol").await;
+    assert_eq!(tokens.access_token_expires_at.since(tokens.session.created_at), Seconds(30));
+}
+
+#[tokio::test]
 async fn two_servers_agree_on_keys_for_sixty_days() {
     let w = World::new().await;
     let other = w.second().await;

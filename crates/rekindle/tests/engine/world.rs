@@ -270,6 +270,7 @@ enum Hook {
     FailBefore,
     FailAfter,
     First(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Then(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 impl TestStore {
@@ -301,7 +302,12 @@ impl TestStore {
         *self.next.lock().unwrap() = Some((method, Hook::First(Box::pin(first))));
     }
 
-    /// Whether what was asked for has happened.
+    /// After the next call of `method`, and before its caller has the answer, this happens.
+    pub fn after(&self, method: &'static str, then: impl Future<Output = ()> + Send + 'static) {
+        *self.next.lock().unwrap() = Some((method, Hook::Then(Box::pin(then))));
+    }
+
+    /// Whether what was asked for has yet to happen.
     pub fn is_armed(&self) -> bool {
         self.next.lock().unwrap().is_some()
     }
@@ -328,6 +334,11 @@ impl TestStore {
             Some(Hook::First(first)) => {
                 first.await;
                 work.await
+            }
+            Some(Hook::Then(then)) => {
+                let answer = work.await;
+                then.await;
+                answer
             }
         }
     }
