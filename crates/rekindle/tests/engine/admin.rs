@@ -220,7 +220,7 @@ async fn an_api_key_is_shown_once_kept_as_a_hash_and_refused_when_revoked() {
     assert!(secret.starts_with("rkk_"));
     let hash = ApiKey::hash_of(secret);
     let kept = w.engine.api_keys().await.unwrap();
-    assert_eq!(kept, [made.key.clone()]);
+    assert_eq!(kept, std::slice::from_ref(&made.key));
     assert!(kept[0].accepts(&hash) && !kept[0].accepts(&ApiKey::hash_of("rkk_other")));
     assert!(kept[0].may(Permission::Sessions) && !kept[0].may(Permission::Admin));
     w.engine.revoke_api_key(&made.key.id, &ctx()).await.unwrap();
