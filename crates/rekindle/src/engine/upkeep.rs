@@ -43,9 +43,8 @@ impl Engine {
     /// Does what is due. Call it about every half second; that is the bound within which another server's revocations are
     /// known here, and within which generations seen in use are written down.
     pub async fn upkeep(&self) -> Result<Upkeep, Error> {
-        let mut done = Upkeep::default();
         // First what protects users; a log that cannot be written must not keep the rest from being done.
-        done.revocations = self.read_feed().await?;
+        let mut done = Upkeep { revocations: self.read_feed().await?, ..Upkeep::default() };
         let logged = self.write_log(Vec::new()).await;
         done.confirmed = self.write_confirmations().await?;
         let now = self.now();
