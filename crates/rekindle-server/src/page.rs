@@ -1,5 +1,7 @@
 //! Lists, page by page.
 
+use std::str::FromStr;
+
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
@@ -22,6 +24,13 @@ impl<T> Page<T> {
         rows.truncate(limit.0 as usize);
         let next_cursor = rows.last().filter(|_| more).map(|row| BASE64_URL_SAFE_NO_PAD.encode(cursor(row)));
         Self { items: rows.into_iter().map(item).collect(), next_cursor }
+    }
+}
+
+impl<T> Page<T> {
+    /// The page with each item as `view` shows it.
+    pub fn view<'a, V>(&'a self, view: impl Fn(&'a T) -> V) -> Page<V> {
+        Page { items: self.items.iter().map(view).collect(), next_cursor: self.next_cursor.clone() }
     }
 }
 
@@ -60,6 +69,12 @@ pub fn cursor(text: Option<&str>) -> Result<Option<Vec<u8>>, Problem> {
 /// The cursor of a list that is ordered by 16-byte ids.
 pub fn id_cursor(text: Option<&str>) -> Result<Option<[u8; 16]>, Problem> {
     cursor(text)?.map(|bytes| bytes.try_into().map_err(|_| unknown_cursor())).transpose()
+}
+
+/// The cursor of a list that is ordered by names.
+pub fn text_cursor<T: FromStr>(text: Option<&str>) -> Result<Option<T>, Problem> {
+    let parse = |bytes| String::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(unknown_cursor);
+    cursor(text)?.map(parse).transpose()
 }
 
 fn unknown_cursor() -> Problem {
