@@ -19,7 +19,9 @@ pub(crate) async fn to_completion<T: Send + 'static>(
         Err(stopped) => match stopped.try_into_panic() {
             Ok(panicked) => panic::resume_unwind(panicked),
             // The runtime is shutting down.
-            Err(_) => Err(Problem::new(Code::Unavailable, "the server is stopping; the same request may be sent again")),
+            Err(_) => {
+                Err(Problem::new(Code::Unavailable, "the server is stopping; the same request may be sent again"))
+            }
         },
     }
 }

@@ -1,10 +1,16 @@
 //! The endpoints, one file each: request, answer, errors, handler.
 
+mod api_keys;
+mod audit;
+mod definitions;
+mod environments;
 mod forward_auth;
 mod healthz;
 mod jwks;
 mod metrics;
+mod name;
 mod openapi;
+mod products;
 mod readyz;
 mod revocations;
 mod sessions;
@@ -34,8 +40,18 @@ pub(crate) fn all() -> Endpoints {
         .with(routes!(openapi::openapi))
         .with(routes!(jwks::jwks))
         .with(routes!(forward_auth::forward_auth))
-        .with(routes!(revocations::revocations));
-    [sessions::register, users::register].into_iter().fold(endpoints, |endpoints, register| register(endpoints))
+        .with(routes!(revocations::revocations))
+        .with(routes!(audit::audit_log));
+    [
+        sessions::register,
+        users::register,
+        products::register,
+        environments::register,
+        definitions::register,
+        api_keys::register,
+    ]
+    .into_iter()
+    .fold(endpoints, |endpoints, register| register(endpoints))
 }
 
 /// Puts into the document what is the same for every endpoint: title, who may call, the parameters in paths, and problems as the

@@ -19,6 +19,7 @@ pub mod page;
 pub mod problem;
 pub mod rate_limit;
 mod refusal;
+pub mod runtime;
 mod serde_message;
 mod view;
 pub mod webhook;

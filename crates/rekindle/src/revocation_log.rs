@@ -4,8 +4,8 @@
 //! rotation. An ending is acknowledged only when both have it.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 
@@ -98,7 +98,8 @@ impl RevocationLog for MemoryRevocationLog {
 
 /// The log in a file of JSON lines, synced before anything is acknowledged; writers that wait together share one sync.
 ///
-/// Each process keeps its own file. A torn last line is what a crash leaves, and is dropped; damage elsewhere is refused.
+/// Processes on one machine may share the file: each knows what was in it when it was opened and what it appended itself. A torn
+/// last line is what a crash leaves, and is dropped; damage elsewhere is refused.
 #[derive(Debug)]
 pub struct FileRevocationLog {
     index: Arc<MemoryRevocationLog>,
@@ -108,24 +109,29 @@ pub struct FileRevocationLog {
 type Append = (Vec<Record>, oneshot::Sender<io::Result<()>>);
 
 impl FileRevocationLog {
-    /// Reads the file, drops what expired before `now`, and opens it for appending. The file is created if it is missing.
+    /// Reads the file, drops what expired before `now` unless another process has it open, and opens it for appending. The
+    /// file is created if it is missing, with a `.lock` beside it.
     pub fn open(path: &Path, now: Timestamp) -> io::Result<Self> {
-        let records = read(path)?;
-        let live: Vec<Record> = records
-            .into_iter()
-            .filter(|r| match r {
-                Record::Ended(ended) => ended.expires_at > now,
-                Record::Rollback { .. } => true,
-            })
-            .collect();
-        rewrite(path, &live)?;
-        let mut file = OpenOptions::new().append(true).open(path)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {
+                rewrite(path, &live(read(path)?, now))?;
+                lock.unlock()?;
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) => return Err(e),
+        }
+        lock.lock_shared()?;
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        let live = live(read(path)?, now);
         let index = MemoryRevocationLog::default();
         index.0.write().unwrap_or_else(PoisonError::into_inner).extend(&live);
         let index = Arc::new(index);
         let (queue, jobs) = mpsc::channel::<Append>();
         let written = Arc::clone(&index);
         std::thread::Builder::new().name("revocation-log".into()).spawn(move || {
+            // Held for as long as somebody may append, so that nobody replaces the file meanwhile.
+            let _open = lock;
             while let Ok(first) = jobs.recv() {
                 let mut group = vec![first];
                 group.extend(jobs.try_iter().take(511));
@@ -186,19 +192,60 @@ impl Index {
     }
 }
 
+/// Drops the endings that nothing could bring back any more.
+fn live(records: Vec<Record>, now: Timestamp) -> Vec<Record> {
+    let counts = |record: &Record| match record {
+        Record::Ended(ended) => ended.expires_at > now,
+        Record::Rollback { .. } => true,
+    };
+    records.into_iter().filter(counts).collect()
+}
+
 fn append_group(file: &mut File, group: &[Append]) -> io::Result<()> {
-    let before = file.metadata()?.len();
     let mut lines = Vec::new();
     for record in group.iter().flat_map(|(records, _)| records) {
         serde_json::to_writer(&mut lines, record)?;
         lines.push(b'\n');
     }
-    let result = file.write_all(&lines).and_then(|()| file.sync_data());
+    file.lock()?;
+    let result = append(file, &lines);
+    file.unlock()?;
+    result
+}
+
+/// Appends whole lines and syncs them. The file is locked: other processes append to it, too.
+fn append(file: &mut File, lines: &[u8]) -> io::Result<()> {
+    let end = whole_lines(file)?;
+    // Half a line must not stay in front of later ones, be it of a process that crashed or of this one.
+    if file.metadata()?.len() > end {
+        file.set_len(end)?;
+    }
+    let result = file.write_all(lines).and_then(|()| file.sync_data());
     if result.is_err() {
-        // Half a line must not stay in front of later ones; if even this fails, the next start says so.
-        let _ = file.set_len(before);
+        let _ = file.set_len(end);
     }
     result
+}
+
+/// Where the last whole line ends.
+fn whole_lines(file: &mut File) -> io::Result<u64> {
+    const STEP: u64 = 4096;
+    let mut end = file.metadata()?.len();
+    let mut last = [0];
+    if end == 0 || (file.seek(SeekFrom::Start(end - 1)).is_ok() && file.read(&mut last)? == 1 && last[0] == b'\n') {
+        return Ok(end);
+    }
+    while end > 0 {
+        let start = end.saturating_sub(STEP);
+        file.seek(SeekFrom::Start(start))?;
+        let mut step = Vec::new();
+        Read::by_ref(file).take(end - start).read_to_end(&mut step)?;
+        if let Some(newline) = step.iter().rposition(|b| *b == b'\n') {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 fn read(path: &Path) -> io::Result<Vec<Record>> {
@@ -224,9 +271,7 @@ fn read(path: &Path) -> io::Result<Vec<Record>> {
 
 /// Writes aside, syncs, renames over the old file, syncs the directory: a crash leaves the old or the new file.
 fn rewrite(path: &Path, records: &[Record]) -> io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let aside = PathBuf::from(aside);
+    let aside = beside(path, ".new");
     let mut lines = Vec::new();
     for record in records {
         serde_json::to_writer(&mut lines, record)?;
@@ -238,6 +283,12 @@ fn rewrite(path: &Path, records: &[Record]) -> io::Result<()> {
     fs::rename(&aside, path)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 #[cfg(test)]
@@ -292,5 +343,21 @@ mod tests {
         fs::write(&path, damaged).unwrap();
         let error = FileRevocationLog::open(&path, NOW).unwrap_err().to_string();
         assert!(error.contains("line 1 is damaged"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn processes_that_share_a_file_lose_nothing_and_mend_each_others_torn_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.jsonl");
+        let one = FileRevocationLog::open(&path, NOW).unwrap();
+        one.append(vec![Record::Ended(ended(1, 10))]).await.unwrap();
+        let two = FileRevocationLog::open(&path, NOW + Seconds(50)).unwrap();
+        assert_eq!(two.endings(), [], "expired for it, but another process has the file open: it must stay");
+        one.append(vec![Record::Ended(ended(2, 100))]).await.unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"ended\":{\"id").unwrap();
+        two.append(vec![Record::Ended(ended(3, 100))]).await.unwrap();
+        let mut endings = FileRevocationLog::open(&path, NOW).unwrap().endings();
+        endings.sort_by_key(|e| e.id);
+        assert_eq!(endings, [ended(1, 10), ended(2, 100), ended(3, 100)]);
     }
 }

@@ -19,9 +19,6 @@ use crate::{
     security(("api_key" = ["metrics"])),
     responses((status = 200, description = "The metrics", content_type = "application/openmetrics-text", body = String)),
 )]
-pub(super) async fn metrics(
-    _: Caller<Metrics>,
-    State(app): State<App>,
-) -> ([(HeaderName, &'static str); 1], String) {
+pub(super) async fn metrics(_: Caller<Metrics>, State(app): State<App>) -> ([(HeaderName, &'static str); 1], String) {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], app.metrics().render())
 }

@@ -62,9 +62,7 @@ async fn rotated(
         outcome
     });
     match outcome.await? {
-        RefreshOutcome::Refreshed(tokens) => {
-            Ok(json(StatusCode::OK, &TokensView::of(&tokens, app.engine().now())))
-        }
+        RefreshOutcome::Refreshed(tokens) => Ok(json(StatusCode::OK, &TokensView::of(&tokens, app.engine().now()))),
         RefreshOutcome::Refused(refusal) => Err(refusal.into()),
     }
 }

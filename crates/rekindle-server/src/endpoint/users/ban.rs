@@ -1,10 +1,6 @@
 //! `PUT` and `DELETE users/{user_id}/ban`: bans a user, and lifts the ban.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use rekindle::clock::Timestamp;
 use serde::Deserialize;
 use utoipa::ToSchema;

@@ -47,8 +47,7 @@ pub(super) async fn credential_changed(
     let which = EndAll { user_id: Some(user_id), except: body.keep, ..EndAll::default() };
     let ctx = caller.itself();
     let engine = app.engine().clone();
-    let revoked = to_completion(async move {
-        engine.revoke_all(&scope, which, EndReason::CredentialChanged, &ctx).await
-    });
+    let revoked =
+        to_completion(async move { engine.revoke_all(&scope, which, EndReason::CredentialChanged, &ctx).await });
     Ok(json(StatusCode::OK, &Revoked { revoked: revoked.await? }))
 }
