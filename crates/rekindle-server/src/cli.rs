@@ -213,6 +213,6 @@ mod tests {
     #[test]
     fn tables_are_aligned_and_cannot_steer_the_terminal() {
         let rows = [["a".to_owned(), "b".to_owned()], ["long\u{1b}[2J".to_owned(), "ü".to_owned()]];
-        assert_eq!(table(&rows), "a             b\nlong\\u{1b}[2J  ü\n");
+        assert_eq!(table(&rows), "a              b\nlong\\u{1b}[2J  ü\n");
     }
 }

@@ -1,5 +1,7 @@
 //! The endpoints of administration, and the description of the API.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     body::Body,
@@ -202,9 +204,14 @@ async fn a_key_may_do_what_its_scopes_say_until_it_is_revoked() {
 #[tokio::test]
 async fn each_change_is_in_the_audit_log_with_its_author_and_target() {
     let admin = admin().await;
+    // Within a millisecond the order of entries is not kept.
+    let pause = || tokio::time::sleep(Duration::from_millis(3));
     admin.post("/v1/products", json!({ "tag": "shop" })).await;
+    pause().await;
     admin.post("/v1/products/shop/environments", json!({ "slug": "live" })).await;
+    pause().await;
     admin.post("/v1/products/shop/definitions", json!({ "tag": "web" })).await;
+    pause().await;
     admin.delete("/v1/products/shop").await;
     let log = admin.get("/v1/audit?limit=3").await;
     let told: Vec<(&str, &str)> = log["items"]
