@@ -282,7 +282,8 @@ pub struct Tokens {
 }
 
 impl Engine {
-    /// Opens an engine on a store: checks the master secrets against it, and ends what the revocation log knows to be ended.
+    /// Opens an engine on a store: checks the master secrets against it, ends what the revocation log knows to be ended, and
+    /// learns whose access tokens are revoked.
     pub async fn open(parts: Parts) -> Result<Self, OpenError> {
         let Parts { store, revocation_log, clock, rng, secrets, settings } = parts;
         check_secrets(&*store, &secrets).await?;
@@ -305,6 +306,7 @@ impl Engine {
         for ended in engine.inner.log.endings() {
             engine.end_again(ended).await?;
         }
+        engine.read_feed().await?;
         Ok(engine)
     }
 
@@ -379,14 +381,15 @@ impl Engine {
                 revoked.insert(session.id, None, feed_until);
             }
         }
-        self.inner.unlogged.lock().unwrap_or_else(PoisonError::into_inner).extend(ended.into_iter().map(Record::Ended));
-        self.write_log().await
+        self.write_log(ended.into_iter().map(Record::Ended).collect()).await
     }
 
-    /// Appends what waits to the revocation log; what cannot be written waits for the next time.
-    async fn write_log(&self) -> Result<(), Error> {
+    /// Appends `records` to the revocation log, after those that could not be written before; what fails waits for the next time.
+    ///
+    /// Only what failed waits where others find it: a caller whose records another one is still writing must not go on.
+    async fn write_log(&self, records: Vec<Record>) -> Result<(), Error> {
         let waiting = || self.inner.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
-        let records = std::mem::take(&mut *waiting());
+        let records = [std::mem::take(&mut *waiting()), records].concat();
         if records.is_empty() {
             return Ok(());
         }

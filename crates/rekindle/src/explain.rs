@@ -53,12 +53,12 @@ pub fn explain(session: &Session, events: &[Event], now: Timestamp) -> Explanati
             (rule, at, last(moved), summary)
         }
         Some(ended) => {
-            let theft = last(|e| e.kind == EventKind::TheftDetected);
+            // An earlier one was only reported, and ended nothing.
+            let theft = last(|e| e.kind == EventKind::TheftDetected).filter(|e| e.at == ended.at);
             let rule = rule(ended.reason, theft.as_ref());
             let request = match ended.reason {
-                EndReason::Theft => theft,
                 EndReason::Idle | EndReason::Absolute => last(moved),
-                _ => last(|e| e.kind == EventKind::End),
+                _ => theft.or_else(|| last(|e| e.kind == EventKind::End)),
             };
             let summary = format!("Ended at {}: {}.", ended.at, sentence(ended.reason, rule));
             (rule, ended.at, request, summary)

@@ -3,6 +3,7 @@
 //! It is what the other stores are compared with, and it serves tests and short-lived tools. Nothing survives the process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -520,7 +521,7 @@ impl Store for MemoryStore {
         limit: u32,
     ) -> StoreResult<Vec<Revocation>> {
         let state = self.state();
-        let later = state.revocations.range(after + 1..).map(|(_, r)| r);
+        let later = state.revocations.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, r)| r);
         let live = later.filter(|r| r.expires_at > now && scope.is_none_or(|s| *s == r.scope));
         Ok(live.take(limit as usize).cloned().collect())
     }

@@ -408,14 +408,16 @@ pub struct Session {
 }
 
 impl Session {
-    /// What the refresh decision needs.
+    /// What the refresh decision needs. A natural end that a sweep noted is a clock that ran out, whatever the time is here.
     pub fn row(&self) -> Row {
+        let noted = self.ended.map(|e| e.reason);
+        let clock = |reason, at| if noted == Some(reason) { Timestamp::EPOCH } else { at };
         Row {
             position: self.position,
             confirmed: self.confirmed,
-            revoked: self.ended.is_some(),
-            idle_expires_at: self.idle_expires_at,
-            expires_at: self.expires_at,
+            revoked: noted.is_some_and(|reason| !matches!(reason, EndReason::Idle | EndReason::Absolute)),
+            idle_expires_at: clock(EndReason::Idle, self.idle_expires_at),
+            expires_at: clock(EndReason::Absolute, self.expires_at),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Ending sessions: sign-out, revocation of one, some or all, bans, erasure.
 
+use std::fmt;
+
 use super::{Engine, Error, TokenRefusal};
 use crate::clock::Timestamp;
 use crate::journal::{Context, Event, EventKind};
@@ -8,12 +10,21 @@ use crate::store::{
     AuditEntry, Ban, BanUser, Cas, End, EndMany, EndedMany, EndedSession, Ending, EraseUser, StoreError,
 };
 
-/// The token that a client signs out with; it may have expired.
-#[derive(Debug, Clone, Copy)]
+/// The token that a client signs out with; it may have expired. It never prints itself.
+#[derive(Clone, Copy)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum PresentedToken<'a> {
     Refresh(&'a str),
     Access(&'a str),
+}
+
+impl fmt::Debug for PresentedToken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refresh(_) => "Refresh(…)",
+            Self::Access(_) => "Access(…)",
+        })
+    }
 }
 
 /// Which sessions of a scope to end; the filters that are given must all hold.
@@ -195,6 +206,14 @@ impl Engine {
         }
     }
 
+    /// A session's row, after what the revocation log knows of it was carried out.
+    pub(super) async fn session_by_log(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        if let Some(ended) = self.inner.log.ended(id) {
+            self.end_again(ended).await?;
+        }
+        self.inner.store.session(id).await
+    }
+
     /// Carries out an ending that the revocation log knows of and the store may have lost.
     pub(super) async fn end_again(&self, known: EndedSession) -> Result<(), StoreError> {
         let Some(session) = self.inner.store.session(known.id).await? else { return Ok(()) };
@@ -223,17 +242,20 @@ impl Engine {
         audit: Option<AuditEntry>,
     ) -> Result<Option<Session>, Error> {
         let state = self.scope(scope).await?;
-        let ending = self.ending(ctx, self.now(), reason, &state);
+        let now = self.now();
+        let ending = self.ending(ctx, now, reason, &state);
         let feed_until = ending.feed_until;
         let end = End { id, scope: scope.clone(), decided_on: None, ending, cause: None, audit };
         let (applied, session) = self.end_one(end).await?;
         if let Some(session) = &session
             && !applied
-            && let Some(ended) = session.ended
+            && let Some(ended) = session.end(now)
             && session.scope == *scope
             && self.inner.log.ended(id).is_none()
         {
-            self.ended(vec![EndedSession::of(session, ended.at, ended.reason)], feed_until).await?;
+            // A row that lost writes may only seem to be idle: from here on no newer token brings it forward.
+            let reason = if ended.reason == EndReason::Idle { reason } else { ended.reason };
+            self.ended(vec![EndedSession::of(session, ended.at, reason)], feed_until).await?;
         }
         Ok(session)
     }

@@ -1,5 +1,7 @@
 //! Refresh, elevate and mint.
 
+use std::fmt;
+
 use super::scopes::{Grant, ScopeState};
 use super::{Engine, Error, Standing, TokenRefusal, Tokens};
 use crate::access::AccessToken;
@@ -11,8 +13,8 @@ use crate::rotation::{self, Decision, Expiry, MintDecision, Position, TheftKind}
 use crate::session::{Auth, EndReason, Scope, Session, SessionId, Tag};
 use crate::store::{Advance, Cas, Elevation, End, EndMany, EventQuery, FastForward};
 
-/// A refresh request.
-#[derive(Debug, Clone)]
+/// A refresh request. It never prints its token.
+#[derive(Clone)]
 pub struct Refresh<'a> {
     /// The token's text.
     pub refresh_token: &'a str,
@@ -20,6 +22,12 @@ pub struct Refresh<'a> {
     pub tag: Option<Tag>,
     /// The client's proof.
     pub proof: Option<Proof>,
+}
+
+impl fmt::Debug for Refresh<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresh").field("tag", &self.tag).field("proof", &self.proof).finish_non_exhaustive()
+    }
 }
 
 /// A refresh after a re-authentication.
@@ -41,13 +49,19 @@ pub enum RefreshOutcome {
     Refused(TokenRefusal),
 }
 
-/// A mint request.
-#[derive(Debug, Clone)]
+/// A mint request. It never prints its token.
+#[derive(Clone)]
 pub struct Mint<'a> {
     /// The refresh token's text.
     pub refresh_token: &'a str,
     /// For how long the access token should live; at most 60 seconds, which is also the default.
     pub lifetime: Option<Seconds>,
+}
+
+impl fmt::Debug for Mint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mint").field("lifetime", &self.lifetime).finish_non_exhaustive()
+    }
 }
 
 /// What came of a mint.
@@ -130,6 +144,13 @@ impl Engine {
             MintDecision::Serve => {
                 let mut at_presented = session.clone();
                 at_presented.position = presented.position;
+                if presented.position.generation > session.position.generation {
+                    if let Some(reason) = self.disbelieved(&presented) {
+                        return Ok(Minted::Refused(TokenRefusal::Revoked(Some(reason))));
+                    }
+                    // The row lost writes, and its idle clock with them.
+                    at_presented.idle_expires_at = session.expires_at;
+                }
                 let grant = Grant { lifetime, confirms: false };
                 let (access_token, expires_at) = self.sign(&state, &definition, &at_presented, grant, now).await?;
                 return Ok(Minted::Token { access_token, expires_at, session: Box::new(session) });
@@ -175,7 +196,10 @@ impl Engine {
     ///
     /// It needs to know the definition, whose idle timeout is part of the update: named by the caller, or the only one.
     async fn optimistic(&self, request: &Request<'_>) -> Result<Step, Error> {
-        let guess = request.tag.as_ref().and_then(|t| request.state.definition(t)).or(request.state.only_definition());
+        let guess = match &request.tag {
+            Some(tag) => request.state.definition(tag),
+            None => request.state.only_definition(),
+        };
         if let Some(definition) = guess {
             let expected = rotation::expected_row(&request.presented);
             let now = self.now();
@@ -323,11 +347,18 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Step, Error> {
         let to = request.presented.position;
-        if self.inner.log.rolled_back(Timestamp::from_secs(i64::from(to.issued_at))) {
+        if let Some(reason) = self.disbelieved(&request.presented) {
             let decided_on = Some((session.position.generation, session.position.commitment));
-            let ending = self.ending(request.ctx, now, EndReason::Revoked, request.state);
+            let ending = self.ending(request.ctx, now, reason, request.state);
             let end = End { id: session.id, scope: session.scope, decided_on, ending, cause: None, audit: None };
-            return Ok(Step::DecideAgain(self.end_one(end).await?.1));
+            let (_, fresh) = self.end_one(end).await?;
+            return Ok(match fresh {
+                // Also one whose idle clock stopped with its backup: it cannot be ended, and must not come back.
+                Some(fresh) if fresh.end(now).is_some() => {
+                    Step::Answer(RefreshOutcome::Refused(TokenRefusal::Revoked(Some(reason))))
+                }
+                fresh => Step::DecideAgain(fresh),
+            });
         }
         let event = Event {
             session_id: Some(session.id),
@@ -351,6 +382,13 @@ impl Engine {
         }))
     }
 
+    /// Why a token that is newer than its row is not believed over it: the revocation log knows better.
+    fn disbelieved(&self, newer: &Presented) -> Option<EndReason> {
+        let (log, issued_at) = (&self.inner.log, Timestamp::from_secs(i64::from(newer.position.issued_at)));
+        let rolled_back = || log.rolled_back(issued_at).then_some(EndReason::Revoked);
+        log.ended(newer.session).map(|ended| ended.reason).or_else(rolled_back)
+    }
+
     async fn theft(
         &self,
         request: &Request<'_>,
@@ -368,26 +406,15 @@ impl Engine {
         let refusal = TokenRefusal::Theft { kind, session_id: session.id, user_id: session.user_id.clone() };
         let answer = Ok(Step::Answer(RefreshOutcome::Refused(refusal)));
         if definition.refresh.on_theft == OnTheft::ReportOnly {
-            if self.records(&session, EventKind::TheftDetected, None, &request.presented, now) {
-                self.inner.store.record(vec![cause]).await?;
-            }
+            self.record_once(cause, &session, &request.presented).await?;
             return answer;
         }
-        let mut ending = self.ending(request.ctx, now, EndReason::Theft, request.state);
-        // Right after its cause in the journal's order.
-        ending.event.id = cause.id.nth(1);
-        let decided_on = Some((session.position.generation, session.position.commitment));
-        let (id, scope) = (session.id, session.scope.clone());
-        let end = End { id, scope, decided_on, ending, cause: Some(cause), audit: None };
-        let (applied, fresh) = self.end_one(end).await?;
-        if !applied {
-            return Ok(Step::DecideAgain(fresh));
-        }
         if definition.refresh.on_theft == OnTheft::RevokeUser && !session.user_id.is_anonymous() {
+            // These first: when something fails half-way, the theft is still there to be seen by the next request.
             let others = EndMany {
-                scope: session.scope,
-                user_id: Some(session.user_id),
-                except: None,
+                scope: session.scope.clone(),
+                user_id: Some(session.user_id.clone()),
+                except: Some(session.id),
                 tag: None,
                 started_until: Some(now),
                 refreshed_from: None,
@@ -398,7 +425,14 @@ impl Engine {
             };
             self.end_batches(others).await?;
         }
-        answer
+        let mut ending = self.ending(request.ctx, now, EndReason::Theft, request.state);
+        // Right after its cause in the journal's order.
+        ending.event.id = cause.id.nth(1);
+        let decided_on = Some((session.position.generation, session.position.commitment));
+        let (id, scope) = (session.id, session.scope.clone());
+        let end = End { id, scope, decided_on, ending, cause: Some(cause), audit: None };
+        let (applied, fresh) = self.end_one(end).await?;
+        if applied { answer } else { Ok(Step::DecideAgain(fresh)) }
     }
 
     /// Who moved the session last, before a theft was seen.
@@ -423,9 +457,9 @@ impl Engine {
         session: Session,
         now: Timestamp,
     ) -> Result<Step, Error> {
-        // The step into this generation came from a bearer token: its use must be reported, or the parent stays good.
+        // Where the parent or the child is a bearer token, the child's use must be reported, or the parent stays good.
         let parent = request.presented.position;
-        let confirms = parent.commitment.is_none() && parent.generation < session.position.generation;
+        let confirms = parent.commitment.is_none() || session.position.commitment.is_none();
         let grant = Grant { lifetime: definition.access_token.lifetime.seconds(), confirms };
         Ok(Step::Answer(RefreshOutcome::Refreshed(self.tokens(request.state, definition, session, grant, now).await?)))
     }
@@ -455,10 +489,7 @@ impl Engine {
 
     /// The session of an authentic token in `scope`, or why the token is refused.
     async fn session_of(&self, scope: &Scope, presented: &Presented) -> Result<Result<Session, TokenRefusal>, Error> {
-        if let Some(ended) = self.inner.log.ended(presented.session) {
-            self.end_again(ended).await?;
-        }
-        Ok(match self.inner.store.session(presented.session).await? {
+        Ok(match self.session_by_log(presented.session).await? {
             None => Err(TokenRefusal::Expired(Expiry::Absolute)),
             Some(session) if session.scope != *scope => Err(TokenRefusal::ScopeMismatch),
             Some(session) => Ok(session),
@@ -483,7 +514,7 @@ impl Engine {
         }
     }
 
-    /// Records a request that changed nothing, unless the same was recorded a moment ago.
+    /// Records a request that changed nothing, as [`Engine::record_once`] does.
     async fn record_refused(
         &self,
         ctx: &Context,
@@ -492,32 +523,27 @@ impl Engine {
         kind: EventKind,
         outcome: Outcome,
     ) -> Result<(), Error> {
-        let now = self.now();
-        if !self.records(session, kind, Some(outcome), presented, now) {
-            return Ok(());
-        }
         let event = Event {
             outcome: Some(outcome),
             presented_generation: Some(presented.position.generation),
-            ..self.session_event(ctx, now, kind, session)
+            ..self.session_event(ctx, self.now(), kind, session)
         };
-        Ok(self.inner.store.record(vec![event]).await?)
+        self.record_once(event, session, presented).await
     }
 
-    fn records(
-        &self,
-        session: &Session,
-        kind: EventKind,
-        outcome: Option<Outcome>,
-        presented: &Presented,
-        now: Timestamp,
-    ) -> bool {
-        let key = (session.id, kind, outcome, presented.position.generation);
-        let fresh = self.inner.recorded.get(&key).is_none_or(|last| now.since(last) >= RECORD_EVERY);
-        if fresh {
-            self.inner.recorded.insert(key, now);
+    /// Records an event that comes with no change, unless the same was recorded a moment ago.
+    async fn record_once(&self, event: Event, session: &Session, presented: &Presented) -> Result<(), Error> {
+        let (recorded, now) = (&self.inner.recorded, event.at);
+        let key = (session.id, event.kind, event.outcome, presented.position.generation);
+        if recorded.get(&key).is_some_and(|last| now.since(last) < RECORD_EVERY) {
+            return Ok(());
         }
-        fresh
+        recorded.insert(key, now);
+        // What could not be written is written at the next attempt: a reported theft has no other trace.
+        self.inner.store.record(vec![event]).await.inspect_err(|_| {
+            recorded.remove(&key);
+        })?;
+        Ok(())
     }
 }
 

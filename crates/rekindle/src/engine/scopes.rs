@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -69,12 +69,18 @@ pub(super) struct Grant {
     pub(super) confirms: bool,
 }
 
-/// The scopes that were asked for, as of one version of the store's configuration.
+/// What is known of the store's configuration, and when its version was last asked for.
 #[derive(Default)]
 pub(super) struct Scopes {
-    known: ArcSwap<HashMap<Scope, Arc<ScopeState>>>,
-    version: AtomicU64,
+    known: ArcSwap<Known>,
     checked_at: AtomicI64,
+}
+
+/// The scopes that were asked for, as of one version of the store's configuration.
+#[derive(Default, Clone)]
+struct Known {
+    version: u64,
+    scopes: HashMap<Scope, Arc<ScopeState>>,
 }
 
 impl Engine {
@@ -98,11 +104,11 @@ impl Engine {
                 .is_ok()
         {
             let version = self.inner.store.config_version().await.inspect_err(|_| self.recheck_config())?;
-            if scopes.version.swap(version, Ordering::Relaxed) != version {
-                scopes.known.store(Arc::default());
+            if scopes.known.load().version != version {
+                scopes.known.store(Arc::new(Known { version, scopes: HashMap::new() }));
             }
         }
-        if let Some(state) = scopes.known.load().get(scope) {
+        if let Some(state) = scopes.known.load().scopes.get(scope) {
             return Ok(Arc::clone(state));
         }
         self.read_scope(scope).await
@@ -114,6 +120,7 @@ impl Engine {
     }
 
     async fn read_scope(&self, scope: &Scope) -> Result<Arc<ScopeState>, Error> {
+        let version = self.inner.scopes.known.load().version;
         let ScopeRecord { environment, definitions, keys } = match self.inner.store.scope(scope).await? {
             ScopeRead::NoProduct => return Err(Error::ProductNotFound(scope.product.clone())),
             ScopeRead::NoEnvironment => return Err(Error::EnvironmentNotFound(scope.clone())),
@@ -131,8 +138,11 @@ impl Engine {
                 .replace("{env}", scope.env.as_str()),
         });
         self.inner.scopes.known.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            known.insert(scope.clone(), Arc::clone(&state));
+            let mut known = Known::clone(known);
+            // What was read before a change was noticed may be older than it, and nothing would notice that again.
+            if known.version == version {
+                known.scopes.insert(scope.clone(), Arc::clone(&state));
+            }
             known
         });
         Ok(state)

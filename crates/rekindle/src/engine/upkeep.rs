@@ -8,7 +8,7 @@ use crate::clock::{Seconds, Timestamp};
 use crate::journal::{Context, EventKind};
 use crate::keys::Algorithm;
 use crate::session::{EndReason, Scope, SessionId, Tag};
-use crate::store::{Ending, ScopeRead, Sweep, Swept};
+use crate::store::{Ending, ScopeRead, StoreError, Sweep, Swept};
 
 /// What one call of [`Engine::upkeep`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,9 +44,10 @@ impl Engine {
     /// known here, and within which generations seen in use are written down.
     pub async fn upkeep(&self) -> Result<Upkeep, Error> {
         let mut done = Upkeep::default();
-        self.write_log().await?;
-        done.confirmed = self.write_confirmations().await?;
+        // First what protects users; a log that cannot be written must not keep the rest from being done.
         done.revocations = self.read_feed().await?;
+        let logged = self.write_log(Vec::new()).await;
+        done.confirmed = self.write_confirmations().await?;
         let now = self.now();
         if self.due(|s| &mut s.keys, KEYS_EVERY, now) {
             (done.keys_added, done.keys_removed) = self.keep_keys(now).await?;
@@ -54,7 +55,7 @@ impl Engine {
         if self.due(|s| &mut s.sweep, self.inner.settings.sweep_every, now) {
             done.swept = self.sweep(now).await?;
         }
-        Ok(done)
+        logged.map(|()| done)
     }
 
     /// Works through one slice of the sessions: notes natural ends, removes what ended longer ago than the retention.
@@ -137,7 +138,7 @@ impl Engine {
     }
 
     /// Learns what other servers ended.
-    async fn read_feed(&self) -> Result<usize, Error> {
+    pub(super) async fn read_feed(&self) -> Result<usize, StoreError> {
         let now = self.now();
         let mut learnt = 0;
         loop {

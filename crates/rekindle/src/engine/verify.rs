@@ -164,7 +164,7 @@ impl Engine {
         verified: &Verified,
         now: Timestamp,
     ) -> Result<Result<Session, TokenRefusal>, Error> {
-        let Some(session) = self.inner.store.session(verified.session).await? else {
+        let Some(session) = self.session_by_log(verified.session).await? else {
             return Ok(Err(TokenRefusal::Expired(Expiry::Absolute)));
         };
         Ok(match session.end(now).map(|e| e.reason) {
