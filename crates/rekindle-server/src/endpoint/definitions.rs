@@ -41,7 +41,8 @@ impl From<DefinitionView> for DefinitionAnswer {
 /// What a kind of session carries, how long it lives, and what is done about theft. In a request only `tag` must be there, null
 /// stands for the default, and times are seconds or `{ "value": 7, "unit": "days" }`.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "it only describes; `rekindle::definition` reads and writes")]
+#[schema(as = DefinitionSettings)]
+#[expect(dead_code, reason = "only its description is used")]
 struct DefinitionDocument {
     /// Its name within its product, for good.
     #[schema(pattern = "^[a-z][a-z0-9_-]{0,62}$")]
@@ -68,7 +69,8 @@ struct DefinitionDocument {
 
 /// A definition's part about access tokens.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
+#[schema(as = AccessTokenSettings)]
+#[expect(dead_code, reason = "only its description is used")]
 struct AccessTokenDocument {
     /// How long one is valid, in seconds; at most 7 days.
     lifetime: Option<serde_json::Value>,
@@ -78,7 +80,8 @@ struct AccessTokenDocument {
 
 /// A definition's part about refresh tokens and sessions.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
+#[schema(as = RefreshSettings)]
+#[expect(dead_code, reason = "only its description is used")]
 struct RefreshDocument {
     /// A session that is not refreshed for so long ends.
     idle_timeout: Option<serde_json::Value>,

@@ -6,6 +6,7 @@ mod process;
 mod webhooks;
 
 use std::{
+    os::unix::fs::PermissionsExt,
     process::Command,
     sync::{
         Arc,
@@ -68,7 +69,6 @@ async fn a_restart_keeps_key_and_sessions_and_a_stop_lets_requests_finish() {
     bearer.refresh(&server).await;
     assert_eq!(bearer.generation, 2);
     committed.refresh(&server).await;
-    use std::os::unix::fs::PermissionsExt;
     for (name, mode) in [("", 0o700), ("secrets", 0o600), ("dev-api-key", 0o600)] {
         let meta = std::fs::metadata(dir.file("rekindle-data").join(name)).unwrap();
         assert_eq!(meta.permissions().mode() & 0o777, mode, "{name}");
@@ -154,6 +154,8 @@ async fn a_restored_backup_logs_no_honest_client_out_and_revives_nobody() {
     alice.refresh(&server).await;
     ok(dir.path(), &["backup", "--to", "backup.db"]);
     assert!(fails(dir.path(), &["backup", "--to", "backup.db"]).contains("exists"));
+    let mode = std::fs::metadata(dir.file("backup.db")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     for client in [&mut alice, &mut bob, &mut carol] {
         for _ in 0..3 {
             client.refresh(&server).await;
@@ -228,7 +230,6 @@ async fn a_careful_production_server_starts_once_there_is_a_key() {
     let dir = Dir::new();
     let secret = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\n";
     std::fs::write(dir.file("secrets"), secret).unwrap();
-    use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(dir.file("secrets"), PermissionsExt::from_mode(0o600)).unwrap();
     let config = "listen = '127.0.0.1:0'\nissuer = 'https://s.example'\n[secrets]\nfile = 'secrets'\n\
                   [metrics]\nlisten = '127.0.0.1:0'";

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use serde_json::Value;
 
-use super::{DefinitionAnswer, DefinitionDocument};
+use super::DefinitionAnswer;
 use crate::{
     app::App,
     auth::{Admin, Caller},
@@ -18,7 +18,7 @@ use crate::{
     path = "/v1/products/{product}/definitions/{tag}",
     tag = "administration",
     security(("api_key" = ["admin"])),
-    request_body = DefinitionDocument,
+    request_body(content = serde_json::Value, description = "A merge patch of the definition as it is read"),
     responses(
         (status = 200, description = "The definition as it is now", body = DefinitionAnswer),
         (status = 404, description = "`product_not_found`, `definition_not_found`"),
