@@ -35,14 +35,18 @@ struct State {
 impl App {
     /// The app of a valid configuration on an engine.
     pub fn new(config: Config, engine: Engine) -> Self {
-        let (document, aliases) = endpoint::all().into_description();
-        let routes = document.paths.paths.keys().chain(&aliases).map(String::as_str);
+        Self::with_metrics(config, engine, Arc::new(metrics()))
+    }
+
+    /// The same, counting where others count, too: `metrics` comes from [`metrics`].
+    pub fn with_metrics(config: Config, engine: Engine, metrics: Arc<Metrics>) -> Self {
+        let (document, _) = endpoint::all().into_description();
         Self(Arc::new(State {
             engine,
             api_keys: ApiKeys::default(),
             rate_limit: Arc::new(RateLimit::new(&config.limits)),
             config,
-            metrics: Arc::new(Metrics::new(routes)),
+            metrics,
             lifecycle: Lifecycle::default(),
             openapi: to_json(&document).into(),
         }))
@@ -100,6 +104,12 @@ impl App {
     pub fn openapi(&self) -> &Bytes {
         &self.0.openapi
     }
+}
+
+/// Metrics for the routes of every endpoint.
+pub fn metrics() -> Metrics {
+    let (document, aliases) = endpoint::all().into_description();
+    Metrics::new(document.paths.paths.keys().chain(&aliases).map(String::as_str))
 }
 
 /// The OpenAPI 3.1 document of the API, as it is committed and served.

@@ -1,8 +1,29 @@
-//! The command line.
+//! The command line, one file per command.
+//!
+//! What a command prints for programs goes to standard output, everything else to standard error. It ends with 0 when all is
+//! well, with 1 when something is wrong or was found to be, with 2 when it was called wrongly.
 
-use std::process::ExitCode;
+mod api_key;
+mod audit;
+mod backup;
+mod doctor;
+mod keys;
+mod restore;
+mod serve;
+mod sessions;
+mod sweep;
+mod webhook;
+
+use std::{future::Future, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use rekindle::{
+    clock::{Clock, SystemClock},
+    journal::{Context, EventId},
+    rng::Rng,
+    session::{Env, Scope, Tag},
+    store::AuditEntry,
+};
 
 use crate::{
     app,
@@ -19,6 +40,26 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the server.
+    Serve(serve::Serve),
+    /// Make, list and revoke the keys that backends call with.
+    ApiKey(api_key::ApiKeys),
+    /// List and rotate the keys that sign access tokens.
+    Keys(keys::Keys),
+    /// Look at sessions, and end them.
+    Sessions(sessions::Sessions),
+    /// Try out webhooks.
+    Webhook(webhook::Webhooks),
+    /// Note natural ends and remove what is older than the retention, all of it, now.
+    Sweep(sweep::Sweep),
+    /// Copy the store to a file, while servers run.
+    Backup(backup::Backup),
+    /// Put a backup in the place of the store, while no server runs.
+    Restore(restore::Restore),
+    /// Look an installation over, and say what is wrong with it.
+    Doctor(doctor::Doctor),
+    /// Print the audit log, newest first.
+    Audit(audit::Audit),
     /// Say what is wrong with a configuration, all of it at once, or print the effective one.
     CheckConfig(CheckConfig),
     /// Print the JSON Schema of the configuration file.
@@ -28,46 +69,128 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command. What it prints for programs goes to standard output, everything else to standard error.
+    /// Runs the command.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Serve(args) => args.run(),
+            Command::ApiKey(args) => block_on(args.run()),
+            Command::Keys(args) => block_on(args.run()),
+            Command::Sessions(args) => block_on(args.run()),
+            Command::Webhook(args) => block_on(args.run()),
+            Command::Sweep(args) => block_on(args.run()),
+            Command::Backup(args) => block_on(args.run()),
+            Command::Restore(args) => block_on(args.run()),
+            Command::Doctor(args) => block_on(args.run()),
+            Command::Audit(args) => block_on(args.run()),
             Command::CheckConfig(args) => match args.run() {
-                Ok(effective) => print!("{effective}"),
+                Ok(effective) => {
+                    print!("{effective}");
+                    Ok(ExitCode::SUCCESS)
+                }
                 Err(problems) => {
                     eprintln!("{problems}");
-                    return Ok(ExitCode::FAILURE);
+                    Ok(ExitCode::FAILURE)
                 }
             },
-            Command::ConfigSchema => println!("{:#}", Config::json_schema()),
-            Command::Openapi => print!("{}", app::openapi_json()),
+            Command::ConfigSchema => {
+                println!("{:#}", Config::json_schema());
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Openapi => {
+                print!("{}", app::openapi_json());
+                Ok(ExitCode::SUCCESS)
+            }
         }
-        Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Where the configuration comes from, and whether it has to be fit for production.
+/// Runs a command that needs no more than one thread.
+fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+#[derive(Debug, Clone, Args)]
+struct Source {
+    /// The server's configuration file. Without one, every value has its default, as with `serve --dev`.
+    #[arg(long, env = "REKINDLE_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// The file with the master secrets, instead of the configuration's.
+    #[arg(long, env = "REKINDLE_SECRETS_FILE", value_name = "FILE", global = true)]
+    secrets_file: Option<PathBuf>,
+}
+
+impl Source {
+    /// The configuration. It need not be fit for production: a command that repairs something must run.
+    fn read(&self) -> Result<Config, Problems> {
+        Config::load(&Overrides {
+            config: self.config.clone(),
+            secrets_file: self.secrets_file.clone(),
+            ..Overrides::default()
+        })
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+struct InScope {
+    /// The product.
+    #[arg(long, default_value = "default", value_name = "TAG")]
+    product: Tag,
+    /// The environment.
+    #[arg(long, default_value = "dev", value_name = "SLUG")]
+    env: Env,
+}
+
+impl InScope {
+    fn scope(self) -> Scope {
+        Scope { product: self.product, env: self.env }
+    }
+}
+
+/// Who did it: the audit log's `cli`.
+fn operator() -> Context {
+    Context { actor: Some("cli".into()), ..Context::default() }
+}
+
+/// An entry of the audit log about what no engine's method does.
+fn audit_entry(action: &str, target: String, rng: &dyn Rng) -> AuditEntry {
+    let at = SystemClock.now();
+    let (actor, action) = ("cli".to_owned(), action.to_owned());
+    AuditEntry { id: EventId::draw(at, rng), at, actor, action, target, ip: None, request_id: None }
+}
+
+/// Rows as lines, their cells aligned. Control characters are escaped: they may come from anybody.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+    let width = |at: usize| cells.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    cells.iter().map(line).collect()
+}
+
+/// A text that moves no cursor and colours nothing.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
 #[derive(Debug, Args)]
-pub struct CheckConfig {
+struct CheckConfig {
     /// Check it for development: weak settings are allowed.
     #[arg(long)]
-    pub dev: bool,
+    dev: bool,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a doc comment here would become help text")]
-    pub overrides: Overrides,
+    overrides: Overrides,
 }
 
 impl CheckConfig {
     /// The effective configuration as TOML, secrets redacted; or every problem.
-    pub fn run(&self) -> Result<String, Problems> {
-        load(&self.overrides, self.dev).map(|config| config.to_toml())
+    fn run(&self) -> Result<String, Problems> {
+        let config = Config::load(&self.overrides)?;
+        let weak = if self.dev { Vec::new() } else { config.problems_for_production(self.overrides.config.as_deref()) };
+        if weak.is_empty() { Ok(config.to_toml()) } else { Err(Problems(weak)) }
     }
-}
-
-/// Reads the configuration; unless it is for development, weak settings are problems too.
-pub fn load(overrides: &Overrides, dev: bool) -> Result<Config, Problems> {
-    let config = Config::load(overrides)?;
-    let weak = if dev { Vec::new() } else { config.problems_for_production(overrides.config.as_deref()) };
-    if weak.is_empty() { Ok(config) } else { Err(Problems(weak)) }
 }
 
 #[cfg(test)]
@@ -85,5 +208,11 @@ mod tests {
         let check = |dev| CheckConfig { dev, overrides: Overrides::default() }.run();
         assert_eq!(check(true).unwrap(), Config::default().to_toml());
         assert_eq!(check(false).unwrap_err().0.len(), 2);
+    }
+
+    #[test]
+    fn tables_are_aligned_and_cannot_steer_the_terminal() {
+        let rows = [["a".to_owned(), "b".to_owned()], ["long\u{1b}[2J".to_owned(), "ü".to_owned()]];
+        assert_eq!(table(&rows), "a              b\nlong\\u{1b}[2J  ü\n");
     }
 }

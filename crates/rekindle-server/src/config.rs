@@ -9,7 +9,12 @@ mod value;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use rekindle::session::Tag;
+use rekindle::{
+    clock::Seconds,
+    journal::EventKind,
+    keys::{KeySchedule, MAX_ACCESS_LIFETIME},
+    session::Tag,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +101,22 @@ impl Config {
     /// The path of the revocation log.
     pub fn revocation_log_path(&self) -> PathBuf {
         self.revocation_log.path.clone().unwrap_or_else(|| self.data_dir.join("revocations.log"))
+    }
+
+    /// When signing keys come and go.
+    ///
+    /// # Panics
+    /// When the configuration did not come from [`Config::from_toml`] and contradicts itself.
+    pub fn key_schedule(&self) -> KeySchedule {
+        let (rotate_every, ahead) = (self.keys.rotate_every.as_secs(), self.keys.publish_ahead.as_secs());
+        let retire_after = Seconds(MAX_ACCESS_LIFETIME.0 + ahead);
+        KeySchedule::new(Seconds(rotate_every), Seconds(ahead), retire_after)
+            .expect("the ranges of `keys`, and that one is longer than the other, were checked")
+    }
+
+    /// Where the master secrets are: as configured, else `secrets` in the data directory, where development keeps its own.
+    pub fn secret_source(&self) -> SecretSource {
+        self.secrets.clone().unwrap_or_else(|| SecretSource::File(self.data_dir.join("secrets")))
     }
 
     /// The effective configuration as TOML; secrets are `<redacted>`.
@@ -349,6 +370,21 @@ impl WebhookEvent {
             Self::UserBanned => "user.banned",
         }
     }
+
+    /// What it is called in the journal.
+    pub const fn kind(self) -> EventKind {
+        match self {
+            Self::TheftDetected => EventKind::TheftDetected,
+            Self::SessionStarted => EventKind::Start,
+            Self::SessionEnded => EventKind::End,
+            Self::UserBanned => EventKind::UserBanned,
+        }
+    }
+
+    /// The event of that kind, if webhooks can ask for it.
+    pub fn of(kind: EventKind) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.kind() == kind)
+    }
 }
 
 /// Signing keys of access tokens.
@@ -358,7 +394,7 @@ pub struct Keys {
     /// How long a key signs.
     pub rotate_every: Span<3600, 31_622_400>,
     /// How long before it signs a key is published; longer than any verifier caches the JWKS, shorter than `rotate_every`.
-    pub publish_ahead: Span<60, 2_592_000>,
+    pub publish_ahead: Span<3601, 2_592_000>,
 }
 
 impl Default for Keys {

@@ -77,17 +77,23 @@ impl Lifecycle {
     }
 }
 
-/// Returns when the process is asked to end, by SIGTERM or SIGINT.
-pub async fn stop_signal() -> io::Result<()> {
+/// Listens for SIGTERM and SIGINT from now on; the future ends when the process is asked to end by one of them.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        Ok(())
+        Ok(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        })
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+    Ok(async {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::error!(%error, "Ctrl-C cannot be heard");
+            std::future::pending().await
+        }
+    })
 }
 
 /// A bound listener and what its connections may do.

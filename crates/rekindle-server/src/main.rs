@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-fn main() -> anyhow::Result<ExitCode> {
-    rekindle_server::cli::Cli::parse().run()
+fn main() -> ExitCode {
+    rekindle_server::cli::Cli::parse().run().unwrap_or_else(|error| {
+        // For people, on one line: a stack trace tells an operator nothing.
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -154,6 +154,12 @@ pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), FileError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(FileError::io(&partial)(e)),
         _ => {}
     }
+    // It holds what the store holds: for its owner alone from the beginning. SQLite writes into an empty file, too.
+    let mut private = std::fs::OpenOptions::new();
+    private.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
+    private.open(&partial).map_err(FileError::io(&partial))?;
     let name = partial.to_str().ok_or_else(|| {
         FileError::io(to)(io::Error::new(io::ErrorKind::InvalidInput, "the path of a backup must be UTF-8"))
     })?;

@@ -277,6 +277,8 @@ pub struct Tokens {
     pub refresh_token: RefreshToken,
     /// When it expires unless it is used.
     pub refresh_token_expires_at: Timestamp,
+    /// A refresh was asked for, and the present generation was handed out again: the session did not move.
+    pub reissued: bool,
 }
 
 impl Engine {

@@ -40,11 +40,11 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { key: key.into(), value: None, reason: reason.into() }
     }
 
-    pub(super) fn with(mut self, value: impl fmt::Display) -> Self {
+    pub(crate) fn with(mut self, value: impl fmt::Display) -> Self {
         self.value = Some(value.to_string());
         self
     }

@@ -338,7 +338,11 @@ impl Engine {
             };
         }
         self.record_refused(request.ctx, &session, &request.presented, EventKind::Refresh, Outcome::Reissued).await?;
-        self.answer(request, definition, session, now).await
+        let mut step = self.answer(request, definition, session, now).await?;
+        if let Step::Answer(RefreshOutcome::Refreshed(tokens)) = &mut step {
+            tokens.reissued = true;
+        }
+        Ok(step)
     }
 
     async fn fast_forward(
@@ -485,6 +489,7 @@ impl Engine {
             access_token,
             access_token_expires_at,
             refresh_token,
+            reissued: false,
         })
     }
 

@@ -1,0 +1,27 @@
+//! `GET /readyz`: whether to send requests here.
+
+use axum::{extract::State, http::StatusCode};
+use rekindle::engine::Error;
+
+use crate::{
+    app::App,
+    problem::{Code, Problem},
+};
+
+/// Answers 200 while the server can work, and 503 while its store is out or it is on its way out: what a load balancer asks.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Ready"),
+        (status = 503, description = "`unavailable`"),
+    ),
+)]
+pub(super) async fn readyz(State(app): State<App>) -> Result<StatusCode, Problem> {
+    if app.lifecycle().is_draining() {
+        return Err(Problem::new(Code::Unavailable, "the server is stopping"));
+    }
+    app.engine().store().ping().await.map_err(Error::from)?;
+    Ok(StatusCode::OK)
+}

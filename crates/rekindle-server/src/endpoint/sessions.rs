@@ -1,0 +1,114 @@
+//! Sessions: `/v1/{product}/{env}/sessions…`.
+
+mod confirm;
+mod elevate;
+mod end;
+mod explain;
+mod list;
+mod mint;
+mod patch;
+mod refresh;
+mod revoke;
+mod revoke_all;
+mod show;
+mod start;
+mod timeline;
+mod verify;
+
+use std::future::Future;
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use rekindle::{
+    clock::Timestamp,
+    engine::{Error, RefreshOutcome, TokenRefusal},
+    session::{Auth, Session},
+};
+use utoipa_axum::routes;
+
+use crate::{
+    app::{App, Endpoints},
+    completion::to_completion,
+    metrics::{self, Metrics},
+    problem::Problem,
+    view::{SessionView, TokensView, json},
+};
+
+pub(super) fn register(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .with(routes!(list::list_sessions, start::start_session, revoke_all::revoke_sessions))
+        .with(routes!(refresh::refresh_session))
+        .with(routes!(verify::verify_token))
+        .with(routes!(mint::mint_token))
+        .with(routes!(confirm::confirm_generations))
+        .with(routes!(end::end_session))
+        .with(routes!(elevate::elevate_session))
+        .with(routes!(show::show_session, patch::patch_session, revoke::revoke_session))
+        .with(routes!(timeline::session_timeline))
+        .with(routes!(explain::explain_session))
+}
+
+/// Carries out a refresh or an elevation, counts what came of it, and answers.
+async fn rotated(
+    app: App,
+    work: impl Future<Output = Result<RefreshOutcome, Error>> + Send + 'static,
+) -> Result<Response, Problem> {
+    let counting = app.clone();
+    let outcome = to_completion(async move {
+        let outcome = work.await;
+        count(counting.metrics(), &outcome);
+        outcome
+    });
+    match outcome.await? {
+        RefreshOutcome::Refreshed(tokens) => Ok(json(StatusCode::OK, &TokensView::of(&tokens, app.engine().now()))),
+        RefreshOutcome::Refused(refusal) => Err(refusal.into()),
+    }
+}
+
+fn count(metrics: &Metrics, outcome: &Result<RefreshOutcome, Error>) {
+    use metrics::RefreshOutcome as Label;
+    metrics.refresh(match outcome {
+        Ok(RefreshOutcome::Refreshed(tokens)) if tokens.reissued => Label::Reissued,
+        Ok(RefreshOutcome::Refreshed(_)) => Label::Advanced,
+        Ok(RefreshOutcome::Refused(refusal)) => match refusal {
+            TokenRefusal::Malformed => Label::Malformed,
+            TokenRefusal::ScopeMismatch | TokenRefusal::AccessExpired => Label::Invalid,
+            TokenRefusal::Expired(_) => Label::Expired,
+            TokenRefusal::Revoked(_) => Label::Revoked,
+            TokenRefusal::ProofRequired(_) => Label::ProofRequired,
+            TokenRefusal::Superseded(_) => Label::Superseded,
+            TokenRefusal::Theft { kind, .. } => {
+                metrics.theft(*kind);
+                Label::Theft
+            }
+        },
+        Err(Error::Store(_) | Error::Log(_) | Error::Key(_)) => Label::Unavailable,
+        Err(_) => Label::Invalid,
+    });
+}
+
+/// A session with its version as the `ETag`.
+fn session_answer(session: &Session, now: Timestamp) -> Response {
+    let mut answer = json(StatusCode::OK, &SessionView::of(session, now));
+    let etag = HeaderValue::try_from(format!("\"{}\"", session.version)).expect("digits in quotes");
+    answer.headers_mut().insert(header::ETAG, etag);
+    answer
+}
+
+/// The longest `acr`, and each of `amr`, in bytes; and how many of the latter: they go into every access token.
+const MAX_AUTH_TEXT: usize = 128;
+const MAX_AMR: usize = 16;
+
+/// Refuses an authentication that would not fit into access tokens.
+fn check_auth(auth: &Auth) -> Result<(), Problem> {
+    if auth.acr.as_ref().is_some_and(|acr| acr.len() > MAX_AUTH_TEXT) {
+        return Err(Problem::field("auth.acr", format!("is longer than {MAX_AUTH_TEXT} bytes")));
+    }
+    if auth.amr.len() > MAX_AMR || auth.amr.iter().any(|method| method.len() > MAX_AUTH_TEXT) {
+        let problem = format!("has more than {MAX_AMR} methods, or one of more than {MAX_AUTH_TEXT} bytes");
+        return Err(Problem::field("auth.amr", problem));
+    }
+    Ok(())
+}

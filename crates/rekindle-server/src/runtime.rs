@@ -1,0 +1,297 @@
+//! From a valid configuration to a running server.
+//!
+//! [`Backend`] is the engine on its store, which the command line uses, too. [`Server`] puts the listeners around it, and the
+//! work that no request asks for: `upkeep`, and the `deliveries` of webhooks.
+
+mod deliveries;
+pub mod files;
+mod lock;
+mod metered;
+mod upkeep;
+
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{Router, http::header, routing::get};
+use prometheus_client::metrics::gauge::Gauge;
+use rekindle::{
+    clock::{Clock, Seconds, SystemClock},
+    engine::{Engine, OpenError, Parts, Settings},
+    refresh::{InvalidSecrets, SecretRing},
+    revocation_log::FileRevocationLog,
+    rng::{Rng, SystemRng},
+    store::Store,
+};
+use rekindle_sqlite::{FileError, SqliteStore};
+use tokio::sync::watch;
+
+pub use deliveries::{Endpoint, endpoint};
+pub use lock::StoreLock;
+
+use crate::{
+    app::{self, App},
+    config::Config,
+    http::{Listener, TlsError, tls_acceptor},
+    metrics::{self, Metrics},
+};
+use deliveries::Deliveries;
+use metered::MeteredStore;
+
+/// Why a server does not start, or a command has no store to work on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file or directory cannot be used.
+    #[error("{what} `{}`: {source}", path.display())]
+    File {
+        /// What it is.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A restore replaces the store at the moment, or something uses it that must not.
+    #[error("`{}` is in use: {why}", path.display())]
+    InUse {
+        /// The store.
+        path: PathBuf,
+        /// By whom.
+        why: &'static str,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The text of the master secrets is wrong.
+    #[error("the master secrets: {0}")]
+    Secrets(#[from] InvalidSecrets),
+    /// The store's file is wrong.
+    #[error(transparent)]
+    Store(#[from] FileError),
+    /// The engine would harm the store.
+    #[error(transparent)]
+    Engine(#[from] OpenError),
+    /// The certificate or its key is wrong.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// TLS to webhooks cannot be set up.
+    #[error("webhooks cannot be sent: {0}")]
+    Webhooks(#[from] reqwest::Error),
+}
+
+impl StartError {
+    /// With what the file is and where.
+    pub fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { what, path, source }
+    }
+}
+
+/// The store of a configuration, locked against being replaced for as long as it is open.
+pub struct OpenStore {
+    /// The store.
+    pub sqlite: Arc<SqliteStore>,
+    // Last, so that the file is closed when the lock goes.
+    _lock: StoreLock,
+}
+
+impl OpenStore {
+    /// Opens the store, making it and the data directory where they are missing.
+    pub fn open(config: &Config) -> Result<Self, StartError> {
+        files::private_dir(&config.data_dir)?;
+        let path = config.sqlite_path();
+        let lock = StoreLock::shared(&path)?;
+        Ok(Self { sqlite: Arc::new(SqliteStore::open(&path, SystemClock.now())?), _lock: lock })
+    }
+}
+
+/// The engine on its store.
+pub struct Backend {
+    /// What decides.
+    pub engine: Engine,
+    /// What it decides on.
+    pub store: OpenStore,
+}
+
+impl Backend {
+    /// Opens secrets, store and revocation log, and the engine on them.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        Self::on(config, |store| store).await
+    }
+
+    async fn on(config: &Config, decorate: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Result<Self, StartError> {
+        let secrets = secrets(config)?;
+        let store = OpenStore::open(config)?;
+        let log = config.revocation_log_path();
+        let revocation_log =
+            FileRevocationLog::open(&log, SystemClock.now()).map_err(StartError::file("the revocation log", log))?;
+        let parts = Parts {
+            store: decorate(store.sqlite.clone()),
+            revocation_log: Arc::new(revocation_log),
+            clock: Arc::new(SystemClock),
+            rng: Arc::new(SystemRng::default()),
+            secrets,
+            settings: settings(config),
+        };
+        Ok(Self { engine: Engine::open(parts).await?, store })
+    }
+}
+
+/// The master secrets of a configuration.
+pub fn secrets(config: &Config) -> Result<SecretRing, StartError> {
+    let source = config.secret_source();
+    let path = match &source {
+        crate::config::SecretSource::File(path) => path.clone(),
+        crate::config::SecretSource::Value(_) => PathBuf::new(),
+    };
+    let text = source.read().map_err(StartError::file("the master secrets", path))?;
+    Ok(SecretRing::parse(text.expose())?)
+}
+
+/// For development: makes the data directory and, unless secrets are configured, a master secret in it where there is none.
+pub fn make_development_files(config: &Config, rng: &dyn Rng) -> Result<(), StartError> {
+    files::private_dir(&config.data_dir)?;
+    match &config.secrets {
+        Some(_) => Ok(()),
+        None => {
+            let text = SecretRing::generate(1, rng);
+            files::new_private_file(&config.data_dir.join("secrets"), &format!("{}\n", *text)).map(drop)
+        }
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let mut notify = std::collections::HashMap::<_, std::collections::HashSet<_>>::new();
+    for webhook in &config.webhooks {
+        notify.entry(webhook.product.clone()).or_default().extend(webhook.events.iter().map(|event| event.kind()));
+    }
+    Settings {
+        audience: config.audience.to_string(),
+        keys: config.key_schedule(),
+        retention: Seconds(config.sweep.retention.as_secs()),
+        sweep_budget: config.sweep.batch.saturating_u32(),
+        sweep_every: Seconds(config.sweep.every.as_secs()),
+        notify,
+        ..Settings::new(config.issuer())
+    }
+}
+
+/// A server with its addresses bound and its engine open.
+pub struct Server {
+    app: App,
+    address: SocketAddr,
+    listener: Listener,
+    metrics: Option<Listener>,
+    deliveries: Option<Deliveries>,
+    backend: Backend,
+}
+
+impl Server {
+    /// Binds and opens everything that the configuration names.
+    pub async fn open(mut config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(app::metrics());
+        let (mut listener, address) = bind(config.listen, &config, metrics.connections.clone()).await?;
+        // The port is known only now when 0 was asked for.
+        config.listen = address;
+        if let Some(tls) = &config.tls {
+            listener = listener.with_tls(tls_acceptor(tls)?);
+        }
+        let metrics_listener = match config.metrics.listen {
+            Some(address) => Some(bind(address, &config, Gauge::default()).await?.0),
+            None => None,
+        };
+        let backend = Backend::on(&config, |store| Arc::new(MeteredStore::new(store, metrics.clone()))).await?;
+        let deliveries = Deliveries::new(&config, backend.engine.clone())?;
+        let app = App::with_metrics(config, backend.engine.clone(), metrics);
+        Ok(Self { app, address, listener, metrics: metrics_listener, deliveries, backend })
+    }
+
+    /// The app that it serves.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// The address that the API listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`, then drains: no new requests, those under way finish, what waits is written.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { app, listener, metrics, deliveries, backend, .. } = self;
+        let lifecycle = app.lifecycle().clone();
+        let (stopped, stopping) = watch::channel(false);
+        let upkeep = tokio::spawn(upkeep::run(app.clone()));
+        let deliveries = deliveries.map(|deliveries| tokio::spawn(deliveries.run(stopping)));
+        let mut listeners = vec![tokio::spawn(listener.serve(app.router(), lifecycle.clone()))];
+        listeners.extend(metrics.map(|m| tokio::spawn(m.serve(metrics_router(app.clone()), lifecycle.clone()))));
+        stop.await;
+        tracing::info!("stopping");
+        lifecycle.stop(&app.config().drain).await;
+        for listener in listeners {
+            // A listener that panicked has said so.
+            let _ = listener.await;
+        }
+        stopped.send_replace(true);
+        if let Some(deliveries) = deliveries {
+            let _ = deliveries.await;
+        }
+        upkeep.abort();
+        // Generations that were seen in use, and endings that the revocation log lacks.
+        if let Err(error) = backend.engine.upkeep().await {
+            tracing::warn!(%error, "the last upkeep failed");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+async fn bind(address: SocketAddr, config: &Config, connections: Gauge) -> Result<(Listener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = Listener::bind(address, config, connections).await.map_err(failed)?;
+    let bound = listener.address().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn metrics_router(app: App) -> Router {
+    let render = move || {
+        let text = Metrics::render(app.metrics());
+        async move { ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text) }
+    };
+    Router::new().route("/metrics", get(render))
+}
+
+/// Tells of a failure when it begins and when it is over, and not each time in between.
+struct Condition {
+    what: &'static str,
+    failing: bool,
+}
+
+impl Condition {
+    const fn of(what: &'static str) -> Self {
+        Self { what, failing: false }
+    }
+
+    /// Notes one outcome; gives back what succeeded.
+    fn note<T, E: std::fmt::Display>(&mut self, outcome: Result<T, E>) -> Option<T> {
+        match outcome {
+            Ok(value) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("{} works again", self.what);
+                }
+                Some(value)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "{} fails, and is tried again until it works", self.what);
+                }
+                None
+            }
+        }
+    }
+}
+
+/// How often work that no request asks for is looked for.
+const TICK: Duration = Duration::from_millis(500);

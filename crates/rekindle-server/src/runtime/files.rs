@@ -1,0 +1,88 @@
+//! Files and directories that nobody else may read.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write},
+    path::Path,
+};
+
+use super::StartError;
+
+/// Makes a directory (and those above it) for its owner alone, unless it is there.
+pub fn private_dir(path: &Path) -> Result<(), StartError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(StartError::file("the data directory", path))
+}
+
+/// Makes a durable file for its owner alone; `false` if there is one already, which then stays as it is.
+pub fn new_private_file(path: &Path, text: &str) -> Result<bool, StartError> {
+    match write_new(path, text) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        written => written.map(|()| true).map_err(StartError::file("the file", path)),
+    }
+}
+
+/// Puts a durable file for its owner alone in the place of what was there.
+pub fn replace_private_file(path: &Path, text: &str) -> Result<(), StartError> {
+    let aside = path.with_added_extension("new");
+    let replace = || {
+        match fs::remove_file(&aside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        write_new(&aside, text)?;
+        fs::rename(&aside, path)?;
+        sync_parent(path)
+    };
+    replace().map_err(StartError::file("the file", path))
+}
+
+/// Makes the names in a file's directory durable.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(parent)?.sync_all()
+}
+
+/// Whether others than the owner may do anything with it. Without Unix permissions nobody can tell.
+pub fn open_to_others(path: &Path) -> io::Result<bool> {
+    let permissions = fs::metadata(path)?.permissions();
+    #[cfg(unix)]
+    let mode = std::os::unix::fs::PermissionsExt::mode(&permissions);
+    #[cfg(not(unix))]
+    let mode = u32::from(permissions.readonly()) & 0;
+    Ok(mode & 0o077 != 0)
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    sync_parent(path)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_for_its_owner_alone_and_never_overwritten_by_accident() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("a/b");
+        private_dir(&data).unwrap();
+        private_dir(&data).unwrap();
+        let file = data.join("secrets");
+        assert!(new_private_file(&file, "one").unwrap());
+        assert!(!new_private_file(&file, "two").unwrap());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one");
+        replace_private_file(&file, "three").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "three");
+        assert!(!open_to_others(&data).unwrap() && !open_to_others(&file).unwrap());
+    }
+}

@@ -1,0 +1,51 @@
+//! Who may replace the store's file: nobody, while somebody works on it.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::Path,
+};
+
+use super::StartError;
+
+/// Held for as long as a process works on a store. The operating system takes it back when the process ends, however it ends.
+#[derive(Debug)]
+pub struct StoreLock(#[expect(dead_code, reason = "held, never read")] File);
+
+impl StoreLock {
+    /// For working on the store, beside others.
+    pub fn shared(store: &Path) -> Result<Self, StartError> {
+        Self::take(store, File::try_lock_shared, "a restore replaces it at the moment; try again when that is done")
+    }
+
+    /// For replacing the store: only when nobody works on it.
+    pub fn exclusive(store: &Path) -> Result<Self, StartError> {
+        Self::take(store, File::try_lock, "a server or another command works on it; stop it first")
+    }
+
+    fn take(store: &Path, lock: fn(&File) -> Result<(), TryLockError>, why: &'static str) -> Result<Self, StartError> {
+        let path = store.with_added_extension("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(StartError::file("the store's lock", &path))?;
+        match lock(&file) {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: store.into(), why }),
+            Err(TryLockError::Error(source)) => Err(StartError::file("the store's lock", path)(source)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_work_on_a_store_and_nobody_replaces_it_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("rekindle.db");
+        let workers = [StoreLock::shared(&store).unwrap(), StoreLock::shared(&store).unwrap()];
+        assert!(StoreLock::exclusive(&store).unwrap_err().to_string().contains("stop it first"));
+        drop(workers);
+        let _replacing = StoreLock::exclusive(&store).unwrap();
+        assert!(StoreLock::shared(&store).unwrap_err().to_string().contains("a restore replaces it"));
+    }
+}
