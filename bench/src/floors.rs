@@ -1,5 +1,6 @@
 //! What the parts cost by themselves: the same SQLite statements in a bare loop, and the cryptography.
 
+use std::hint::black_box;
 use std::path::Path;
 use std::process;
 use std::time::Duration;
@@ -104,8 +105,7 @@ pub fn store(database: &Path, (refreshes, starts): (usize, usize), each: Duratio
         }
         anyhow::ensure!(changed > 0, "the update found no row");
         (row.generation, row.commitment) = (row.generation + 1, commitment.to_vec());
-        let event =
-            params![row.id, ids.next(), now, "session.refresh", "advanced", row.generation, row.event_rest];
+        let event = params![row.id, ids.next(), now, "session.refresh", "advanced", row.generation, row.event_rest];
         insert_event.execute(event)?;
         Ok(())
     })?;
@@ -187,7 +187,7 @@ fn rows(connection: &Connection) -> Result<Vec<Row>> {
 fn visit(row: &rusqlite::Row<'_>) -> Result<usize> {
     let mut columns = 0;
     while let Ok(value) = row.get_ref(columns) {
-        std::hint::black_box(value);
+        black_box(value);
         columns += 1;
     }
     Ok(columns)
@@ -258,20 +258,20 @@ pub fn crypto(each: Duration) -> Result<CryptoFloors> {
     let public = ParsedPublicKey::new(&ED25519, pair.public_key().as_ref())?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
     Ok(CryptoFloors {
-        sign: per_operation(each, || Ok(drop(std::hint::black_box(pair.sign(&message)))))?,
+        sign: per_operation(each, || Ok(pair.sign(&message)))?,
         check: per_operation(each, || Ok(public.verify_sig(&message, signature.as_ref())?))?,
-        mac: per_operation(each, || Ok(drop(std::hint::black_box(hmac::sign(&key, &message[..42])))))?,
+        mac: per_operation(each, || Ok(hmac::sign(&key, &message[..42])))?,
     })
 }
 
 /// This process's CPU time for one operation, over at least so much CPU time.
-pub fn per_operation(at_least: Duration, mut operation: impl FnMut() -> Result<()>) -> Result<Duration> {
+pub fn per_operation<T>(at_least: Duration, mut operation: impl FnMut() -> Result<T>) -> Result<Duration> {
     let pid = process::id();
     let started = cpu_time(pid)?;
     let (mut done, mut batch) = (0u32, 16);
     loop {
         for _ in 0..batch {
-            operation()?;
+            black_box(operation()?);
         }
         done += batch;
         let used = cpu_time(pid)? - started;

@@ -65,16 +65,15 @@ pub fn refreshes(data: &Path, count: usize) -> Result<()> {
 /// The refresh tokens of `count` bearer sessions as their rows have them now.
 fn tokens(dir: &DataDir, count: usize) -> Result<Vec<RefreshToken>> {
     let (secrets, connection) = (dir.secrets()?, Connection::open(dir.database())?);
-    let sessions: u64 = connection.query_row("SELECT max(rowid) FROM sessions", [], |row| row.get(0))?;
+    let sessions: i64 = connection.query_row("SELECT max(rowid) FROM sessions", [], |row| row.get(0))?;
     let mut select = connection.prepare(
         "SELECT id, generation, commitment, issued_at, kid FROM sessions
          WHERE rowid >= ?1 AND commitment = zeroblob(16) LIMIT 1",
     )?;
     let token = |i: usize| {
-        let (id, position) = select.query_row([i as u64 * sessions / count as u64], |row| {
+        let (id, position) = select.query_row([i as i64 * sessions / count as i64], |row| {
             let commitment = Commitment::from_bytes(row.get(2)?);
-            let position =
-                Position { generation: row.get(1)?, commitment, issued_at: row.get(3)?, kid: row.get(4)? };
+            let position = Position { generation: row.get(1)?, commitment, issued_at: row.get(3)?, kid: row.get(4)? };
             Ok((SessionId::from_bytes(row.get(0)?), position))
         })?;
         secrets.issue(id, &position).context("the secrets are not those of the store")

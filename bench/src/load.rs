@@ -108,7 +108,8 @@ impl Load<'_> {
                 }
             };
             rest(self.warm);
-            let sample = || Ok((process::cpu_time(self.pid)?, shared.operations.load(Ordering::Relaxed), Instant::now()));
+            let sample =
+                || Ok((process::cpu_time(self.pid)?, shared.operations.load(Ordering::Relaxed), Instant::now()));
             shared.measuring.store(true, Ordering::Relaxed);
             let before: Result<_> = sample();
             rest(self.measure);

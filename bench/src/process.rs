@@ -25,7 +25,8 @@ pub fn resident_kib(pid: u32) -> Result<(u64, u64)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().next()).context("/proc/<pid>/status has another form")?;
+        let number =
+            line.and_then(|line| line.split_whitespace().next()).context("/proc/<pid>/status has another form")?;
         Ok::<u64, anyhow::Error>(number.parse()?)
     };
     Ok((kib("VmRSS:")?, kib("VmHWM:")?))

@@ -81,7 +81,8 @@ pub fn all(options: &Options) -> Result<()> {
     let http = {
         let address = free_address()?;
         let listen = address.to_string();
-        let floor = Server::start(Command::new(env::current_exe()?).args(["floor-http", "--listen", &listen]), address)?;
+        let floor =
+            Server::start(Command::new(env::current_exe()?).args(["floor-http", "--listen", &listen]), address)?;
         load(options, &floor, &api_key).run(Scenario::HttpFloor, Pace::Closed, &mut clients)?
     };
 
@@ -104,16 +105,28 @@ pub fn all(options: &Options) -> Result<()> {
     eprintln!("the floors of the store …");
     let group = |scenario| lines.iter().find(|line| line.scenario == scenario).map_or(1.0, |line| line.store.group());
     let groups = (group(Scenario::RefreshCommitted), group(Scenario::Start));
-    let store = floors::store(&dir.database(), (groups.0.round() as usize, groups.1.round() as usize), options.measure())?;
+    let store =
+        floors::store(&dir.database(), (groups.0.round() as usize, groups.1.round() as usize), options.measure())?;
     eprintln!("cryptography …");
     let crypto = floors::crypto(Duration::from_secs(1))?;
     let known = verify::known_token(Duration::from_secs(1))?;
 
     let floors = Floors { http: http.cpu_each(), store, crypto };
-    println!("{} sessions, {} clients, {} s for each measurement\n", options.sessions, options.clients, options.seconds);
+    println!(
+        "{} sessions, {} clients, {} s for each measurement\n",
+        options.sessions, options.clients, options.seconds
+    );
     println!("| floor | CPU µs |\n|---|---:|");
-    println!("| HTTP: a request of a refresh's size, answered with 300 bytes ({:.0}/s) | {} |", http.rate(), us(floors.http));
-    println!("| SQLite: a refresh's row and event, in transactions of {:.1} | {} |", groups.0, us(floors.store.refresh));
+    println!(
+        "| HTTP: a request of a refresh's size, answered with 300 bytes ({:.0}/s) | {} |",
+        http.rate(),
+        us(floors.http)
+    );
+    println!(
+        "| SQLite: a refresh's row and event, in transactions of {:.1} | {} |",
+        groups.0,
+        us(floors.store.refresh)
+    );
     println!("| SQLite: a start's row and event, in transactions of {:.1} | {} |", groups.1, us(floors.store.start));
     println!("| SQLite: a session's row read | {} |", us(floors.store.read));
     println!("| Ed25519: a signature | {} |", us(floors.crypto.sign));
@@ -246,7 +259,8 @@ impl StoreCounts {
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         let sum = |prefix: &str| {
-            let values = text.lines().filter(|line| line.starts_with(prefix)).filter_map(|line| line.rsplit(' ').next());
+            let values =
+                text.lines().filter(|line| line.starts_with(prefix)).filter_map(|line| line.rsplit(' ').next());
             values.filter_map(|value| value.parse::<u64>().ok()).sum()
         };
         Ok(Self {

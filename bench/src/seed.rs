@@ -97,36 +97,35 @@ fn tag() -> Tag {
 /// API key.
 pub async fn load(dir: &DataDir, sessions: usize, users: usize) -> Result<(Vec<User>, String)> {
     let engine = dir.engine().await?;
-    let ctx = Context { request_id: Some("0123456789abcdef-0".into()), actor: Some("loader".into()), ..Context::default() };
+    let ctx =
+        Context { request_id: Some("0123456789abcdef-0".into()), actor: Some("loader".into()), ..Context::default() };
     // Longer than any run, so that no known token expires under the measurement.
     let patch = json!({ "access_token": { "lifetime": 7200 } });
     engine.patch_definition(&tag(), &tag(), &patch, &ctx).await?.ok().context("the definition was refused")?;
     let key = engine.create_api_key("bench".into(), vec![Permission::Sessions, Permission::Metrics], &ctx).await?;
-    let every = sessions.div_ceil(users.max(1));
+    let every = sessions.checked_div(users).unwrap_or(1).max(1);
     let mut tasks = JoinSet::new();
     for task in 0..AT_ONCE {
         let (engine, ctx) = (engine.clone(), ctx.clone());
         tasks.spawn(async move {
             let (rng, scope) = (SystemRng::default(), scope());
-            let mut users = Vec::new();
+            let mut started = Vec::new();
             for number in (task..sessions).step_by(AT_ONCE) {
                 // By its place among the users, or every other one would be no user.
                 let opening = (number / every).is_multiple_of(2).then(|| Opening::draw(&rng));
-                let request = StartRequest {
-                    commitment: opening.as_ref().map(Opening::commitment),
-                    ..start_request(number)?
-                };
+                let request =
+                    StartRequest { commitment: opening.as_ref().map(Opening::commitment), ..start_request(number)? };
                 let tokens = engine.start(&scope, request, &ctx).await?;
-                if number.is_multiple_of(every) {
-                    users.push(User::new(&tokens, opening));
+                if users > 0 && number.is_multiple_of(every) {
+                    started.push(User::new(&tokens, opening));
                 }
             }
-            Ok::<_, anyhow::Error>(users)
+            Ok::<_, anyhow::Error>(started)
         });
     }
     let mut all = Vec::with_capacity(users);
-    while let Some(users) = tasks.join_next().await {
-        all.extend(users??);
+    while let Some(started) = tasks.join_next().await {
+        all.extend(started??);
     }
     Ok((all, key.secret.expose().to_owned()))
 }

@@ -66,7 +66,8 @@ impl User {
     }
 
     async fn start(connection: &mut Connection, number: usize, opening: Option<Opening>) -> Result<Self> {
-        let commitment = opening.as_ref().map_or_else(String::new, |o| format!(r#""commitment":"{}","#, o.commitment()));
+        let commitment =
+            opening.as_ref().map_or_else(String::new, |o| format!(r#""commitment":"{}","#, o.commitment()));
         let body = format!(
             r#"{{"user_id":"user-{number:08}",{commitment}"data":{{"role":"member"}},"client":{{"ip":"203.0.113.7","user_agent":"Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"}}}}"#
         );

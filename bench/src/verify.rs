@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use rekindle::access::{self, AccessClaims, Binding, Expected, VerifiedCache};
 use rekindle::clock::{Clock, Seconds, SystemClock};
 use rekindle::engine::{StartRequest, VerifyOutcome};
@@ -65,13 +65,11 @@ pub fn known_token(each: Duration) -> Result<Verified> {
     let expected = Expected { scope: &scope, issuer: ISSUER, audience: "default/dev", tag: None };
     let signed = access::sign(ring.signer(Algorithm::EdDsa, now)?, &claims, &rng);
     let cache = VerifiedCache::new(1 << 20);
-    let with_cache = || Ok(drop(cache.verify(signed.expose(), &ring, &expected, now)?));
+    let with_cache = || Ok(cache.verify(signed.expose(), &ring, &expected, now)?);
     with_cache()?;
-    let verified = Verified {
+    Ok(Verified {
         cache: per_operation(each, with_cache)?,
         engine: per_operation(each, engine_once)?,
-        first: per_operation(each, || Ok(drop(access::verify(signed.expose(), &ring, &expected, now)?)))?,
-    };
-    ensure!(!verified.cache.is_zero(), "the cache cannot take no time");
-    Ok(verified)
+        first: per_operation(each, || Ok(access::verify(signed.expose(), &ring, &expected, now)?))?,
+    })
 }
