@@ -87,6 +87,11 @@ impl SqliteStore {
         schema::verify(path.as_ref())
     }
 
+    /// How many transactions were committed since the store was opened, and how many writes they carried together.
+    pub fn committed(&self) -> (u64, u64) {
+        self.writer.committed()
+    }
+
     fn read<T>(&self, read: impl FnOnce(&Db<'_>) -> Result<T, Failure>) -> StoreResult<T> {
         let idle = || self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let reader = idle().pop();

@@ -1,7 +1,7 @@
 //! The one writer: a thread that gathers waiting jobs into one transaction, and a thread that moves the log into the file.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -55,10 +55,18 @@ impl<T: Send, F: FnMut(&Db<'_>) -> Result<T, Failure> + Send> Job for Pending<T,
     }
 }
 
+/// What was committed so far.
+#[derive(Default)]
+struct Committed {
+    transactions: AtomicU64,
+    jobs: AtomicU64,
+}
+
 /// The queue to the writer thread. Dropping it carries out what is queued, then stops both threads.
 pub(crate) struct Writer {
     queue: Option<SyncSender<Box<dyn Job>>>,
     threads: Vec<JoinHandle<()>>,
+    committed: Arc<Committed>,
 }
 
 impl Writer {
@@ -85,9 +93,17 @@ impl Writer {
                 checkpoint(&checkpoints);
             }
         };
-        let writer = move || write(&connection, &scopes, &jobs, &log_pages, &wake);
+        let committed = Arc::new(Committed::default());
+        let counts = Arc::clone(&committed);
+        let writer = move || write(&connection, &scopes, &jobs, &counts, &log_pages, &wake);
         let threads = vec![spawn("rekindle-writer", writer), spawn("rekindle-checkpoints", checkpointer)];
-        Ok(Self { queue: Some(queue), threads })
+        Ok(Self { queue: Some(queue), threads, committed })
+    }
+
+    /// How many transactions were committed since the start, and how many jobs they carried.
+    pub(crate) fn committed(&self) -> (u64, u64) {
+        let Committed { transactions, jobs } = &*self.committed;
+        (transactions.load(Ordering::Relaxed), jobs.load(Ordering::Relaxed))
     }
 
     /// Runs `work` in a transaction and answers once it is durable. Dropping the future does not cancel it.
@@ -130,6 +146,7 @@ fn write(
     connection: &Connection,
     scopes: &Scopes,
     jobs: &Receiver<Box<dyn Job>>,
+    committed: &Committed,
     log_pages: &AtomicI32,
     wake: &SyncSender<()>,
 ) {
@@ -138,7 +155,7 @@ fn write(
     while let Ok(first) = jobs.recv() {
         group.push(first);
         group.extend(jobs.try_iter().take(GROUP - 1));
-        carry_out(&db, &mut group);
+        carry_out(&db, committed, &mut group);
         for job in group.drain(..) {
             job.answer();
         }
@@ -154,13 +171,16 @@ fn write(
 }
 
 /// Leaves an outcome in each job of the group.
-fn carry_out(db: &Db<'_>, group: &mut [Box<dyn Job>]) {
+fn carry_out(db: &Db<'_>, committed: &Committed, group: &mut [Box<dyn Job>]) {
     match transaction(db, group) {
-        Ok(true) => {}
+        Ok(true) => {
+            committed.transactions.fetch_add(1, Ordering::Relaxed);
+            committed.jobs.fetch_add(group.len() as u64, Ordering::Relaxed);
+        }
         // One of them failed, and took the others' work with it.
         Ok(false) if group.len() > 1 => {
             for job in group {
-                carry_out(db, std::slice::from_mut(job));
+                carry_out(db, committed, std::slice::from_mut(job));
             }
         }
         Ok(false) => {}

@@ -1,0 +1,286 @@
+//! What the parts cost by themselves: the same SQLite statements in a bare loop, and the cryptography.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::process;
+use std::time::Duration;
+
+use anyhow::Result;
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, ParsedPublicKey};
+use aws_lc_rs::{hmac, signature::KeyPair};
+use rusqlite::types::Value;
+use rusqlite::{Connection, params};
+
+use crate::process::cpu_time;
+
+/// The columns of `sessions`, as rekindle-sqlite writes and reads them.
+macro_rules! session_columns {
+    () => {
+        "id, generation, commitment, issued_at, kid, confirmed, min_generation, idle_expires_at, expires_at, created_at,
+         ended_at, ended_reason, version, scope, tag, definition_version, user_id, previous_session_id, auth, client, claims,
+         data"
+    };
+}
+
+const ADVANCE: &str = concat!(
+    "UPDATE sessions SET generation = ?2, commitment = ?3, issued_at = ?4, kid = ?5, confirmed = 0,
+     idle_expires_at = min(?6, expires_at), auth = coalesce(?7, auth), min_generation = coalesce(?8, min_generation)
+     WHERE id = ?9 AND scope = ?10 AND tag = ?11 AND generation = ?12 AND commitment = ?13
+       AND (ended_at IS NULL AND idle_expires_at > ?1 AND expires_at > ?1) RETURNING ",
+    session_columns!()
+);
+const INSERT_SESSION: &str = concat!(
+    "INSERT INTO sessions (",
+    session_columns!(),
+    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)"
+);
+const INSERT_EVENT: &str = "INSERT OR REPLACE INTO events (session_id, id, at, kind, outcome, generation, rest)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const SELECT_SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE id = ?1");
+
+/// At this length of the write-ahead log, in pages, it is moved into the file: as rekindle-sqlite does.
+const CHECKPOINT_PAGES: i64 = 8 * 256;
+
+/// How many sessions the loops visit in turn, as the load does.
+const VISITED: usize = 100_000;
+
+/// How many the reads visit: as many as known tokens are verified.
+const READ: usize = 8_192;
+
+/// CPU time for one of each, in a loop of nothing else.
+pub struct StoreFloors {
+    /// One refresh's row updated and its event inserted, with its part of the transaction, the flush and the checkpoint.
+    pub refresh: Duration,
+    /// One start's row and event inserted, likewise.
+    pub start: Duration,
+    /// One session's row read by its id.
+    pub read: Duration,
+}
+
+/// A row as the update has to know it.
+struct Row {
+    id: Vec<u8>,
+    generation: u32,
+    commitment: Vec<u8>,
+    scope: i64,
+    tag: String,
+    kid: i64,
+    idle_expires_at: i64,
+    event_rest: String,
+}
+
+/// Measures on a store that a server has filled and no longer has open, with so many refreshes and so many starts in one
+/// transaction.
+pub fn store(database: &Path, (refreshes, starts): (usize, usize), each: Duration) -> Result<StoreFloors> {
+    let connection = open(database, 8 * 1024)?;
+    let mut rows = rows(&connection)?;
+    let mut at = (0..rows.len()).map(|i| i * 7_919 % rows.len()).collect::<Vec<_>>().into_iter().cycle();
+    let now = rows.iter().map(|row| row.idle_expires_at).min().unwrap_or(0) - 1;
+    let mut ids = Ids { millis: now as u64, count: 0 };
+
+    let mut update = connection.prepare(ADVANCE)?;
+    let mut insert_event = connection.prepare(INSERT_EVENT)?;
+    let refresh = per_row(&connection, refreshes, each, || {
+        let row = &mut rows[at.next().expect("a cycle")];
+        let commitment = ids.next();
+        let none: Option<&str> = None;
+        let mut returned = update.query(params![
+            now,
+            row.generation + 1,
+            commitment,
+            now / 1000,
+            row.kid,
+            row.idle_expires_at,
+            none,
+            none,
+            row.id,
+            row.scope,
+            row.tag,
+            row.generation,
+            row.commitment
+        ])?;
+        let mut changed = 0;
+        while let Some(row) = returned.next()? {
+            changed += visit(row)?;
+        }
+        anyhow::ensure!(changed > 0, "the update found no row");
+        (row.generation, row.commitment) = (row.generation + 1, commitment.to_vec());
+        let event = params![row.id, ids.next(), now, "session.refresh", "advanced", row.generation, row.event_rest];
+        insert_event.execute(event)?;
+        Ok(())
+    })?;
+
+    let reader = open(database, 2 * 1024)?;
+    let mut select = reader.prepare(SELECT_SESSION)?;
+    let mut known = (0..READ).map(|i| i * (rows.len() / READ).max(1) % rows.len()).cycle();
+    let read = per_operation(each, || {
+        let mut found = select.query([&rows[known.next().expect("a cycle")].id])?;
+        while let Some(row) = found.next()? {
+            visit(row)?;
+        }
+        Ok(())
+    })?;
+
+    let session = connection.query_row(SELECT_SESSION, [&rows[0].id], |row| {
+        (0..row.as_ref().column_count()).map(|i| row.get::<_, Value>(i)).collect::<Result<Vec<_>, _>>()
+    })?;
+    let rest: String = connection.query_row(
+        "SELECT rest FROM events WHERE kind = 'session.start' ORDER BY length(rest) DESC LIMIT 1",
+        [],
+        |row| row.get(0),
+    )?;
+    let mut insert = connection.prepare(INSERT_SESSION)?;
+    let mut started: u64 = 0;
+    let start = per_row(&connection, starts, each, || {
+        started += 1;
+        let id = Ids { millis: now as u64 + started / 16, count: started }.next();
+        let user = Value::Blob(format!("floor-{started:08}").into_bytes());
+        for (i, value) in session.iter().enumerate() {
+            match i {
+                0 => insert.raw_bind_parameter(1, id)?,
+                16 => insert.raw_bind_parameter(17, &user)?,
+                _ => insert.raw_bind_parameter(i + 1, value)?,
+            }
+        }
+        insert.raw_execute()?;
+        let none: Option<&str> = None;
+        insert_event.execute(params![id, ids.next(), now, "session.start", none, 0, rest])?;
+        Ok(())
+    })?;
+    Ok(StoreFloors { refresh, start, read })
+}
+
+fn open(database: &Path, cache_kib: i64) -> Result<Connection> {
+    let connection = Connection::open(database)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
+    Ok(connection)
+}
+
+fn rows(connection: &Connection) -> Result<Vec<Row>> {
+    let last: i64 = connection.query_row("SELECT max(rowid) FROM sessions", [], |row| row.get(0))?;
+    let rest: String = connection.query_row(
+        "SELECT rest FROM events WHERE kind = 'session.refresh' ORDER BY length(rest) DESC LIMIT 1",
+        [],
+        |row| row.get(0),
+    )?;
+    let sql = "SELECT id, generation, commitment, scope, tag, kid, idle_expires_at FROM sessions
+               WHERE rowid % ?1 = 0 AND ended_at IS NULL LIMIT ?2";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map(params![(last / VISITED as i64).max(1), VISITED as i64], |row| {
+        Ok(Row {
+            id: row.get(0)?,
+            generation: row.get(1)?,
+            commitment: row.get(2)?,
+            scope: row.get(3)?,
+            tag: row.get(4)?,
+            kid: row.get(5)?,
+            idle_expires_at: row.get(6)?,
+            event_rest: rest.clone(),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Touches every column.
+fn visit(row: &rusqlite::Row<'_>) -> Result<usize> {
+    let mut columns = 0;
+    while let Ok(value) = row.get_ref(columns) {
+        black_box(value);
+        columns += 1;
+    }
+    Ok(columns)
+}
+
+/// Ids that sort by time, as UUIDv7 do.
+struct Ids {
+    millis: u64,
+    count: u64,
+}
+
+impl Ids {
+    fn next(&mut self) -> [u8; 16] {
+        self.count += 1;
+        let mut id = [0; 16];
+        id[..6].copy_from_slice(&self.millis.to_be_bytes()[2..]);
+        // Spread, as random bits are.
+        id[6..14].copy_from_slice(&self.count.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
+        id
+    }
+}
+
+/// CPU time for one row of transactions of `group` rows, checkpoints included.
+fn per_row(
+    connection: &Connection,
+    group: usize,
+    at_least: Duration,
+    mut row: impl FnMut() -> Result<()>,
+) -> Result<Duration> {
+    let group = group.max(1);
+    let mut begin = connection.prepare("BEGIN IMMEDIATE")?;
+    let mut commit = connection.prepare("COMMIT")?;
+    let (mut log_pages, mut unmoved) = (0, 0);
+    let transaction = || -> Result<()> {
+        begin.execute([])?;
+        for _ in 0..group {
+            row()?;
+        }
+        commit.execute([])?;
+        unmoved += 1;
+        // Asking costs something; a transaction writes a few pages for each row.
+        if unmoved * group as i64 * 4 >= CHECKPOINT_PAGES {
+            unmoved = 0;
+            log_pages = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1))?;
+        }
+        Ok(())
+    };
+    let each = per_operation(at_least, transaction)?;
+    eprintln!("  (the log had {log_pages} pages at the last checkpoint)");
+    Ok(each.div_f64(group as f64))
+}
+
+/// One signature, one check, one MAC.
+pub struct CryptoFloors {
+    /// An Ed25519 signature of an access token's length.
+    pub sign: Duration,
+    /// Its check.
+    pub check: Duration,
+    /// HMAC-SHA256 of a refresh token's 42 bytes.
+    pub mac: Duration,
+}
+
+/// Measures aws-lc.
+pub fn crypto(each: Duration) -> Result<CryptoFloors> {
+    let pair = Ed25519KeyPair::generate()?;
+    let message = [b'm'; 600];
+    let signature = pair.sign(&message);
+    let public = ParsedPublicKey::new(&ED25519, pair.public_key().as_ref())?;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
+    Ok(CryptoFloors {
+        sign: per_operation(each, || Ok(pair.sign(&message)))?,
+        check: per_operation(each, || Ok(public.verify_sig(&message, signature.as_ref())?))?,
+        mac: per_operation(each, || Ok(hmac::sign(&key, &message[..42])))?,
+    })
+}
+
+/// This process's CPU time for one operation, over at least so much CPU time.
+pub fn per_operation<T>(at_least: Duration, mut operation: impl FnMut() -> Result<T>) -> Result<Duration> {
+    let pid = process::id();
+    let started = cpu_time(pid)?;
+    let (mut done, mut batch) = (0u32, 16);
+    loop {
+        for _ in 0..batch {
+            black_box(operation()?);
+        }
+        done += batch;
+        let used = cpu_time(pid)? - started;
+        if used >= at_least {
+            return Ok(used / done);
+        }
+        // Looking at the clock must not count.
+        if used < at_least / 16 {
+            batch *= 2;
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The measurements in their order, and the tables.
+
+use std::env;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::floors::{self, CryptoFloors, StoreFloors};
+use crate::load::{Load, Measured, Pace};
+use crate::process::{Server, free_address, resident_kib};
+use crate::seed::{self, DataDir, ISSUER};
+use crate::users::{Client, Scenario};
+use crate::{instructions as counts, verify};
+
+/// How it is measured.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The server's binary [default: `rekindle` beside this program]
+    #[arg(long)]
+    server: Option<PathBuf>,
+    /// Sessions in the store
+    #[arg(long, default_value_t = 100_000)]
+    sessions: usize,
+    /// Sessions whose clients take part; more need memory here
+    #[arg(long, default_value_t = 100_000)]
+    users: usize,
+    /// Connections
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// Threads of the load generator
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Seconds for each measurement
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+}
+
+impl Options {
+    fn measure(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+}
+
+/// One line of the table.
+struct Line {
+    scenario: Scenario,
+    name: &'static str,
+    closed: Measured,
+    open: Measured,
+    /// What the store did meanwhile in the closed loop: operations, and write transactions.
+    store: StoreCounts,
+}
+
+const SCENARIOS: [(Scenario, &str); 7] = [
+    (Scenario::VerifyOnline, "verify online, known token"),
+    (Scenario::VerifyOffline, "verify offline, known token"),
+    (Scenario::Forged, "refresh, forged token"),
+    (Scenario::RefreshCommitted, "refresh, committed"),
+    (Scenario::RefreshBearer, "refresh, bearer"),
+    (Scenario::Start, "start"),
+    (Scenario::Chain, "whole lives (start, 5 refreshes, 10 verifications)"),
+];
+
+/// Measures everything and prints it as Markdown.
+pub fn all(options: &Options) -> Result<()> {
+    let temporary = tempfile::tempdir()?;
+    let dir = DataDir::create(temporary.path().join("data"))?;
+    eprintln!("loading {} sessions …", options.sessions);
+    let loader = tokio::runtime::Runtime::new()?;
+    let (users, api_key) = loader.block_on(seed::load(&dir, options.sessions, options.users))?;
+    drop(loader);
+    let mut clients = Client::share(users, options.clients);
+
+    eprintln!("the floor of HTTP …");
+    let http = {
+        let address = free_address()?;
+        let listen = address.to_string();
+        let floor =
+            Server::start(Command::new(env::current_exe()?).args(["floor-http", "--listen", &listen]), address)?;
+        load(options, &floor, &api_key).run(Scenario::HttpFloor, Pace::Closed, &mut clients)?
+    };
+
+    let (server, metrics) = serve(options, &dir)?;
+    thread::sleep(Duration::from_secs(2));
+    let (idle, _) = resident_kib(server.pid())?;
+    let load = load(options, &server, &api_key);
+    let mut lines = Vec::new();
+    for (scenario, name) in SCENARIOS {
+        eprintln!("{name} …");
+        let before = StoreCounts::read(metrics)?;
+        let closed = load.run(scenario, Pace::Closed, &mut clients)?;
+        let store = StoreCounts::read(metrics)?.since(&before);
+        let open = load.run(scenario, Pace::Open { rate: closed.rate() / 2.0 }, &mut clients)?;
+        lines.push(Line { scenario, name, closed, open, store });
+    }
+    let (_, peak) = resident_kib(server.pid())?;
+    drop(server);
+
+    eprintln!("the floors of the store …");
+    let group = |scenario| lines.iter().find(|line| line.scenario == scenario).map_or(1.0, |line| line.store.group());
+    let groups = (group(Scenario::RefreshCommitted), group(Scenario::Start));
+    let store =
+        floors::store(&dir.database(), (groups.0.round() as usize, groups.1.round() as usize), options.measure())?;
+    eprintln!("cryptography …");
+    let crypto = floors::crypto(Duration::from_secs(1))?;
+    let known = verify::known_token(Duration::from_secs(1))?;
+
+    let floors = Floors { http: http.cpu_each(), store, crypto };
+    println!(
+        "{} sessions, {} clients, {} s for each measurement\n",
+        options.sessions, options.clients, options.seconds
+    );
+    println!("| floor | CPU µs |\n|---|---:|");
+    println!(
+        "| HTTP: a request of a refresh's size, answered with 300 bytes ({:.0}/s) | {} |",
+        http.rate(),
+        us(floors.http)
+    );
+    println!(
+        "| SQLite: a refresh's row and event, in transactions of {:.1} | {} |",
+        groups.0,
+        us(floors.store.refresh)
+    );
+    println!("| SQLite: a start's row and event, in transactions of {:.1} | {} |", groups.1, us(floors.store.start));
+    println!("| SQLite: a session's row read | {} |", us(floors.store.read));
+    println!("| Ed25519: a signature | {} |", us(floors.crypto.sign));
+    println!("| Ed25519: its check | {} |", us(floors.crypto.check));
+    println!("| HMAC-SHA256 of 42 bytes | {} |\n", us(floors.crypto.mac));
+
+    println!("| operation | per second | server CPU µs | sum of its floors | ratio | at most | p50 | p99 | p99.9 ms |");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+    for line in &lines {
+        let cpu = line.closed.cpu_each();
+        let (floor, ratio, target) = match floors.of(line.scenario) {
+            Some((floor, target)) => {
+                let ratio = cpu.as_secs_f64() / floor.as_secs_f64();
+                let target = target.map_or_else(String::new, |t| t.to_string());
+                (us(floor), format!("{ratio:.2}"), target)
+            }
+            None => Default::default(),
+        };
+        let ms = |quantile| line.open.latency.value_at_quantile(quantile) as f64 / 1000.0;
+        println!(
+            "| {} | {:.0} | {} | {floor} | {ratio} | {target} | {:.2} | {:.2} | {:.2} |",
+            line.name,
+            line.closed.rate(),
+            us(cpu),
+            ms(0.5),
+            ms(0.99),
+            ms(0.999),
+        );
+    }
+    println!("\n| also | measured | target |\n|---|---:|---:|");
+    for line in lines.iter().filter(|line| line.scenario == Scenario::Forged) {
+        let requests = line.closed.operations;
+        println!("| store operations during {requests} forged refreshes | {} | none for them |", line.store.operations);
+    }
+    println!("| known token verified in process, by the cache | {} µs | 1 µs |", us(known.cache));
+    println!("| known token verified in process, by the engine | {} µs | 1 µs |", us(known.engine));
+    println!("| a token's first verification in process | {} µs | |", us(known.first));
+    let faster = floors.crypto.check.as_secs_f64() / known.engine.as_secs_f64();
+    println!("| … how many times faster than the bare signature check | {faster:.0} | 20 |");
+    println!("| resident, idle, MiB | {:.1} | 25 |", mib(idle));
+    println!("| resident, at most, under load, MiB | {:.1} | 120 with a million sessions |", mib(peak));
+    Ok(())
+}
+
+/// Counts instructions and prints them as Markdown.
+pub fn instructions(sizes: &[usize]) -> Result<()> {
+    let counted = sizes.iter().map(|&n| Ok((n, counts::per_refresh(n)?))).collect::<Result<Vec<_>>>()?;
+    println!("| sessions | instructions per refresh | of the first |\n|---:|---:|---:|");
+    for (sessions, count) in &counted {
+        println!("| {sessions} | {count} | {:.3} |", *count as f64 / counted[0].1 as f64);
+    }
+    Ok(())
+}
+
+struct Floors {
+    http: Duration,
+    store: StoreFloors,
+    crypto: CryptoFloors,
+}
+
+impl Floors {
+    /// The sum of an operation's floors, and how many times that it may cost.
+    fn of(&self, scenario: Scenario) -> Option<(Duration, Option<f64>)> {
+        let Self { http, store, crypto } = self;
+        // A refresh checks the MAC of one token and makes another; a start makes one.
+        match scenario {
+            Scenario::RefreshCommitted | Scenario::RefreshBearer => {
+                Some((*http + store.refresh + crypto.sign + 2 * crypto.mac, Some(1.4)))
+            }
+            Scenario::Start => Some((*http + store.start + crypto.sign + crypto.mac, Some(1.4))),
+            Scenario::VerifyOnline => Some((*http + store.read, Some(1.2))),
+            Scenario::VerifyOffline => Some((*http, None)),
+            Scenario::Forged => Some((*http, Some(1.15))),
+            Scenario::HttpFloor | Scenario::Chain => None,
+        }
+    }
+}
+
+fn load<'a>(options: &Options, server: &Server, api_key: &'a str) -> Load<'a> {
+    Load {
+        address: server.address,
+        pid: server.pid(),
+        api_key,
+        threads: options.threads,
+        warm: Duration::from_secs(2),
+        measure: options.measure(),
+    }
+}
+
+/// Starts the server on the loaded store; also where its metrics are.
+fn serve(options: &Options, dir: &DataDir) -> Result<(Server, SocketAddr)> {
+    let binary = match &options.server {
+        Some(path) => path.clone(),
+        None => env::current_exe()?.with_file_name("rekindle"),
+    };
+    let (address, metrics) = (free_address()?, free_address()?);
+    let config = dir.path().join("rekindle.toml");
+    fs::write(
+        &config,
+        format!(
+            "listen = \"{address}\"\ndata_dir = {:?}\nissuer = \"{ISSUER}\"\n[secrets]\nfile = {:?}\n\
+             [limits]\nrequests_per_second = 0\n[metrics]\nlisten = \"{metrics}\"\n",
+            dir.path(),
+            dir.secrets_file(),
+        ),
+    )?;
+    let log = File::create(dir.path().join("server.log"))?;
+    let mut command = Command::new(binary);
+    command.args(["serve", "--dev", "--config"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let server = Server::start(&mut command, address);
+    let server = server.with_context(|| fs::read_to_string(dir.path().join("server.log")).unwrap_or_default())?;
+    Ok((server, metrics))
+}
+
+/// What the server's metrics tell of its store.
+#[derive(Debug, Default)]
+struct StoreCounts {
+    /// Operations.
+    operations: u64,
+    /// Write transactions, and the writes that they carried.
+    transactions: u64,
+    writes: u64,
+}
+
+impl StoreCounts {
+    fn read(metrics: SocketAddr) -> Result<Self> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(metrics)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let sum = |prefix: &str| {
+            let values =
+                text.lines().filter(|line| line.starts_with(prefix)).filter_map(|line| line.rsplit(' ').next());
+            values.filter_map(|value| value.parse::<u64>().ok()).sum()
+        };
+        Ok(Self {
+            operations: sum("rekindle_store_duration_seconds_count{"),
+            transactions: sum("rekindle_store_transactions_total"),
+            writes: sum("rekindle_store_writes_total"),
+        })
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            operations: self.operations - before.operations,
+            transactions: self.transactions - before.transactions,
+            writes: self.writes - before.writes,
+        }
+    }
+
+    /// Writes per transaction.
+    fn group(&self) -> f64 {
+        self.writes as f64 / self.transactions.max(1) as f64
+    }
+}
+
+fn us(time: Duration) -> String {
+    let us = time.as_secs_f64() * 1e6;
+    if us < 1.0 { format!("{us:.2}") } else { format!("{us:.1}") }
+}
+
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
