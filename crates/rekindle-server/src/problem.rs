@@ -123,14 +123,15 @@ pub struct Members {
     /// `superseded`, `proof_required`: the session's generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
-    /// `superseded`, `proof_required`: the presented token's generation.
+    /// `superseded`, `proof_required` and the terminal answers: the presented token's generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub presented_generation: Option<u32>,
     /// `superseded`, `proof_required`: the commitment that the session's generation carries, absent for a bearer generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub commitment: Option<Commitment>,
-    /// `token_theft_detected`: whose session it was.
+    /// Which session the answer is about: `superseded`, `proof_required`, `session_expired`, `session_revoked`,
+    /// `token_theft_detected`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     pub session_id: Option<SessionId>,
@@ -201,6 +202,13 @@ impl Problem {
     /// The same with these members.
     pub fn with(mut self, members: Members) -> Self {
         self.0.members = members;
+        self
+    }
+
+    /// The same, said of this session and this generation of its refresh token.
+    pub fn about(mut self, session_id: SessionId, presented_generation: u32) -> Self {
+        self.0.members.session_id = Some(session_id);
+        self.0.members.presented_generation = Some(presented_generation);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use rekindle::{
     definition::{DefinitionProblems, Violation},
-    engine::{Error, Standing, TokenRefusal},
+    engine::{Engine, Error, Standing, TokenRefusal},
     rotation::Expiry,
 };
 
@@ -44,6 +44,17 @@ impl From<TokenRefusal> for Problem {
                 })
             }
         }
+    }
+}
+
+/// The answer to a refused refresh token. Terminal ones name the token's session and generation, so that a client clears only what the
+/// answer is about.
+pub fn refused(engine: &Engine, refresh_token: &str, refusal: TokenRefusal) -> Problem {
+    let terminal = matches!(refusal, TokenRefusal::Expired(_) | TokenRefusal::Revoked(_) | TokenRefusal::Theft { .. });
+    let problem = Problem::from(refusal);
+    match engine.presented(refresh_token).filter(|_| terminal) {
+        Some((session_id, generation)) => problem.about(session_id, generation),
+        None => problem,
     }
 }
 

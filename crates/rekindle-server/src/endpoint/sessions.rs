@@ -15,7 +15,7 @@ mod start;
 mod timeline;
 mod verify;
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -31,8 +31,10 @@ use utoipa_axum::routes;
 use crate::{
     app::{App, Endpoints},
     completion::to_completion,
+    config::Secret,
     metrics::{self, Metrics},
     problem::Problem,
+    refusal::refused,
     view::{SessionView, TokensView, json},
 };
 
@@ -53,6 +55,7 @@ pub(super) fn register(endpoints: Endpoints) -> Endpoints {
 /// Carries out a refresh or an elevation, counts what came of it, and answers.
 async fn rotated(
     app: App,
+    refresh_token: Arc<Secret>,
     work: impl Future<Output = Result<RefreshOutcome, Error>> + Send + 'static,
 ) -> Result<Response, Problem> {
     let counting = app.clone();
@@ -63,7 +66,7 @@ async fn rotated(
     });
     match outcome.await? {
         RefreshOutcome::Refreshed(tokens) => Ok(json(StatusCode::OK, &TokensView::of(&tokens, app.engine().now()))),
-        RefreshOutcome::Refused(refusal) => Err(refusal.into()),
+        RefreshOutcome::Refused(refusal) => Err(refused(app.engine(), refresh_token.expose(), refusal)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `POST sessions/elevate`: a refresh after a re-authentication.
 
+use std::sync::Arc;
+
 use axum::{extract::State, response::Response};
 use rekindle::{
     engine::{Elevate, Refresh},
@@ -60,7 +62,8 @@ pub(super) async fn elevate_session(
     super::check_auth(&auth)?;
     let ctx = caller.on_behalf_of(client);
     let engine = app.engine().clone();
-    super::rotated(app, async move {
+    let refresh_token = Arc::new(refresh_token);
+    super::rotated(app, refresh_token.clone(), async move {
         let refresh = Refresh { refresh_token: refresh_token.expose(), tag, proof };
         engine.elevate(&scope, Elevate { refresh, auth }, &ctx).await
     })

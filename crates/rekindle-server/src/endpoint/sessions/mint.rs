@@ -1,5 +1,7 @@
 //! `POST sessions/mint`: a short access token for a refresh token, without rotating it.
 
+use std::sync::Arc;
+
 use axum::{extract::State, http::StatusCode, response::Response};
 use rekindle::{
     clock::{Seconds, Timestamp},
@@ -15,6 +17,7 @@ use crate::{
     config::Secret,
     extract::{InScope, Json},
     problem::Problem,
+    refusal::refused,
     view::{SessionView, json},
 };
 
@@ -60,8 +63,10 @@ pub(super) async fn mint_token(
     let MintToken { refresh_token, lifetime } = body;
     let ctx = caller.on_behalf_of(None);
     let engine = app.engine().clone();
+    let refresh_token = Arc::new(refresh_token);
+    let presented = refresh_token.clone();
     let minted = to_completion(async move {
-        let request = Mint { refresh_token: refresh_token.expose(), lifetime: lifetime.map(Seconds) };
+        let request = Mint { refresh_token: presented.expose(), lifetime: lifetime.map(Seconds) };
         engine.mint(&scope, request, &ctx).await
     });
     match minted.await? {
@@ -73,6 +78,6 @@ pub(super) async fn mint_token(
             };
             Ok(json(StatusCode::OK, &view))
         }
-        Minted::Refused(refusal) => Err(refusal.into()),
+        Minted::Refused(refusal) => Err(refused(app.engine(), refresh_token.expose(), refusal)),
     }
 }

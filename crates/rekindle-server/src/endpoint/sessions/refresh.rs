@@ -1,5 +1,7 @@
 //! `POST sessions/refresh`: rotates a refresh token.
 
+use std::sync::Arc;
+
 use axum::{extract::State, response::Response};
 use rekindle::{
     engine::Refresh,
@@ -56,7 +58,8 @@ pub(super) async fn refresh_session(
     let RefreshSession { refresh_token, tag, proof, client } = body;
     let ctx = caller.on_behalf_of(client);
     let engine = app.engine().clone();
-    super::rotated(app, async move {
+    let refresh_token = Arc::new(refresh_token);
+    super::rotated(app, refresh_token.clone(), async move {
         let request = Refresh { refresh_token: refresh_token.expose(), tag, proof };
         engine.refresh(&scope, request, &ctx).await
     })

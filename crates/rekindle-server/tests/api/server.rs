@@ -1,0 +1,298 @@
+//! A server under test, and a client of it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Request, StatusCode},
+};
+use rekindle::{
+    clock::Timestamp,
+    definition::Definition,
+    engine::{Engine, Parts, Settings},
+    journal::{Context, Event, EventId},
+    keys::{KeyId, SigningKey},
+    memory::MemoryStore,
+    refresh::{Opening, SecretRing},
+    revocation_log::NoRevocationLog,
+    session::{Scope, Session, SessionId, Tag, UserId},
+    store::*,
+};
+use rekindle_server::{
+    app::App,
+    config::{Config, Overrides},
+};
+use rekindle_testkit::seam::{ManualClock, SeededRng};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+/// A store that can be made slow or unreachable.
+#[derive(Default)]
+pub struct MoodyStore {
+    pub inner: MemoryStore,
+    pub out: AtomicBool,
+    pub delay_millis: AtomicU64,
+}
+
+impl MoodyStore {
+    async fn mood(&self) -> StoreResult<()> {
+        match self.delay_millis.load(Ordering::SeqCst) {
+            0 => {}
+            millis => tokio::time::sleep(Duration::from_millis(millis)).await,
+        }
+        match self.out.load(Ordering::SeqCst) {
+            true => Err(StoreError::Unavailable("on purpose".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+macro_rules! moody {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        #[async_trait]
+        impl Store for MoodyStore {
+            $(async fn $name(&self, $($arg: $type),*) -> StoreResult<$out> {
+                self.mood().await?;
+                self.inner.$name($($arg),*).await
+            })*
+        }
+    };
+}
+
+moody! {
+    start(start: Start) -> Started;
+    session(id: SessionId) -> Option<Session>;
+    advance(advance: Advance) -> Cas;
+    fast_forward(fast_forward: FastForward) -> Cas;
+    confirm(confirmations: Vec<Confirmation>) -> ();
+    update(update: Update) -> Cas;
+    end(end: End) -> Cas;
+    end_many(end: EndMany) -> EndedMany;
+    record(events: Vec<Event>) -> ();
+    sessions(query: SessionQuery) -> Vec<Session>;
+    events(query: EventQuery) -> Vec<Event>;
+    users(query: UserQuery) -> Vec<UserSummary>;
+    user(scope: &Scope, user_id: &UserId, now: Timestamp) -> Option<UserSummary>;
+    erase_user(erase: EraseUser) -> Vec<EndedSession>;
+    ban(ban: BanUser) -> EndedMany;
+    lift_ban(scope: &Scope, user_id: &UserId, audit: AuditEntry) -> bool;
+    revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>;
+    sweep(sweep: Sweep) -> Swept;
+    config_version() -> u64;
+    scope(scope: &Scope) -> ScopeRead;
+    definition(product: &Tag, tag: &Tag, version: u32) -> Option<Definition>;
+    products() -> Vec<ProductRecord>;
+    change(change: Change, audit: AuditEntry) -> Changed;
+    add_signing_key(key: SigningKey, newest: Option<KeyId>) -> bool;
+    rewrap_signing_keys(keys: Vec<SigningKey>) -> ();
+    remove_signing_keys(kids: Vec<KeyId>) -> ();
+    secret_checks(checks: Vec<(u8, [u8; 16])>) -> Vec<(u8, [u8; 16])>;
+    secret_usage() -> Vec<(u8, u64)>;
+    api_keys() -> Vec<ApiKey>;
+    take_notifications(now: Timestamp, lease: Timestamp, limit: u32) -> Vec<Notification>;
+    settle_notification(id: EventId, retry_at: Option<Timestamp>) -> ();
+    audit_log(before: Option<EventId>, limit: u32) -> Vec<AuditEntry>;
+    append_audit(entry: AuditEntry) -> ();
+    ping() -> ();
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// Its JSON, if its status is this.
+    #[track_caller]
+    pub fn with(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// Its JSON, if it is a problem with this code and the status that goes with it.
+    #[track_caller]
+    pub fn refused(self, code: &str) -> Value {
+        let known = rekindle_server::problem::Code::ALL.iter().find(|c| c.as_str() == code).expect("a code");
+        assert_eq!(self.status, known.status(), "{}", self.text);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        let json = self.json();
+        assert_eq!(json["code"], code, "{}", self.text);
+        json
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+pub struct Server {
+    pub app: App,
+    pub router: Router,
+    pub clock: Arc<ManualClock>,
+    pub rng: Arc<SeededRng>,
+    pub store: Arc<MoodyStore>,
+    admin: String,
+}
+
+impl Server {
+    pub async fn new() -> Self {
+        Self::configured("").await
+    }
+
+    pub async fn configured(config: &str) -> Self {
+        let rng = Arc::new(SeededRng::new(7));
+        let clock = Arc::new(ManualClock::at("2026-11-20T10:00:00Z".parse().unwrap()));
+        let store = Arc::new(MoodyStore { inner: MemoryStore::new(), ..MoodyStore::default() });
+        let engine = Engine::open(Parts {
+            store: store.clone(),
+            revocation_log: Arc::new(NoRevocationLog),
+            clock: clock.clone(),
+            secrets: SecretRing::parse(&SecretRing::generate(1, &*rng)).unwrap(),
+            rng: rng.clone(),
+            settings: Settings::new("http://127.0.0.1:3567"),
+        })
+        .await
+        .unwrap();
+        let admin = api_key(&engine, Permission::Admin).await;
+        let app = App::new(Config::from_toml(config, &Overrides::default()).unwrap(), engine);
+        Self { router: app.router(), app, clock, rng, store, admin }
+    }
+
+    pub async fn api_key(&self, permission: Permission) -> String {
+        api_key(self.app.engine(), permission).await
+    }
+
+    pub fn request(&self, line: &str, body: Option<Value>, headers: &[(&str, &str)]) -> Request<Body> {
+        let (method, path) = line.split_once(' ').unwrap();
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/v1/default/dev/{path}") };
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "authorization") {
+            request = request.header("authorization", format!("Bearer {}", self.admin));
+        }
+        if body.is_some() && !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_string()))).unwrap()
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        Answer { status, headers, text: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    /// Asks with an admin's key; a path without a leading slash is one of `default/dev`.
+    pub async fn ask(&self, line: &str, body: Value) -> Answer {
+        self.send(self.request(line, Some(body).filter(|body| !body.is_null()), &[])).await
+    }
+
+    pub async fn ask_with(&self, line: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+        self.send(self.request(line, Some(body).filter(|body| !body.is_null()), headers)).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path}"), Value::Null).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.ask(&format!("DELETE {path}"), Value::Null).await
+    }
+
+    /// The tokens of a new session.
+    pub async fn start(&self, body: Value) -> Value {
+        self.ask("POST sessions", body).await.with(201)
+    }
+
+    pub async fn refresh(&self, tokens: &Value) -> Answer {
+        self.ask("POST sessions/refresh", json!({ "refresh_token": tokens["refresh_token"] })).await
+    }
+
+    /// Changes the definition `default`.
+    pub async fn define(&self, patch: Value) {
+        let tag = "default".parse().unwrap();
+        self.app.engine().patch_definition(&tag, &tag, &patch, &Context::default()).await.unwrap().unwrap();
+    }
+
+    /// Adds the environment `live`, switched on or off.
+    pub async fn environment(&self, active: bool) {
+        let (product, slug) = ("default".parse().unwrap(), "live".parse().unwrap());
+        let live = Environment { slug, name: "Live".into(), active };
+        self.app.engine().create_environment(&product, live, &Context::default()).await.unwrap();
+    }
+
+    /// Everything that the store holds.
+    pub fn contents(&self) -> String {
+        format!("{:?}", self.store.inner)
+    }
+
+    pub fn set_out(&self, out: bool) {
+        self.store.out.store(out, Ordering::SeqCst);
+    }
+
+    /// A session whose client sends proofs.
+    pub async fn committed(&self, user: &str) -> Committed {
+        let opening = Opening::draw(&*self.rng);
+        let body = json!({ "user_id": user, "commitment": opening.commitment() });
+        Committed { steps: vec![(self.start(body).await, opening)] }
+    }
+
+    /// The next step of such a client.
+    pub async fn step(&self, client: &mut Committed) -> Value {
+        let next = Opening::draw(&*self.rng);
+        let tokens = self.ask("POST sessions/refresh", client.request(client.steps.len() - 1, &next)).await.with(200);
+        client.steps.push((tokens.clone(), next));
+        tokens
+    }
+}
+
+async fn api_key(engine: &Engine, permission: Permission) -> String {
+    let key = engine.create_api_key("test".into(), vec![permission], &Context::default()).await.unwrap();
+    key.secret.expose().to_owned()
+}
+
+/// A client's tokens of each generation, with what opens them.
+pub struct Committed {
+    pub steps: Vec<(Value, Opening)>,
+}
+
+impl Committed {
+    /// The refresh of generation `at` that commits to `next`.
+    pub fn request(&self, at: usize, next: &Opening) -> Value {
+        let (tokens, opening) = &self.steps[at];
+        json!({
+            "refresh_token": tokens["refresh_token"],
+            "proof": {
+                "session_id": tokens["session"]["id"],
+                "generation": at,
+                "commitment": next.commitment(),
+                "opening": *opening.expose(),
+            },
+        })
+    }
+}
+
+/// The session's id in an answer.
+pub fn id(tokens: &Value) -> &str {
+    tokens["session"]["id"].as_str().unwrap()
+}
+
+pub fn time(value: &Value) -> Timestamp {
+    value.as_str().unwrap().parse().unwrap()
+}
