@@ -101,7 +101,7 @@ async fn the_doctor_finds_what_is_wrong() {
         "FAIL  secrets: secret 1 is not the one",
         "FAIL  signing keys of default/dev",
         "FAIL  revocation log",
-        "line 1 is damaged",
+        "line 2 is damaged",
     ] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
