@@ -23,8 +23,7 @@ async fn every_endpoint_asks_for_its_scope_before_anything_else() {
             .replace("{env}", "dev")
             .replace("{session_id}", "01890a5d-ac96-774b-bcce-b302099a8057")
             .replace("{user_id}", "ann")
-            .replace('{', "")
-            .replace('}', "");
+            .replace(['{', '}'], "");
         for method in ["get", "put", "post", "patch", "delete"] {
             let Some(operation) = item.get(method) else { continue };
             let needed = operation["security"][0]["api_key"][0].as_str();
