@@ -36,6 +36,9 @@ pub struct Options {
     /// Threads of the load generator
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Measure only the operations whose name holds this, and print no table
+    #[arg(long)]
+    only: Option<String>,
     /// Seconds for each measurement
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -85,22 +88,31 @@ pub fn all(options: &Options) -> Result<()> {
             Server::start(Command::new(env::current_exe()?).args(["floor-http", "--listen", &listen]), address)?;
         load(options, &floor, &api_key).run(Scenario::HttpFloor, Pace::Closed, &mut clients)?
     };
+    eprintln!("  {} µs at {:.0}/s", us(http.cpu_each()), http.rate());
 
     let (server, metrics) = serve(options, &dir)?;
     thread::sleep(Duration::from_secs(2));
     let (idle, _) = resident_kib(server.pid())?;
     let load = load(options, &server, &api_key);
     let mut lines = Vec::new();
-    for (scenario, name) in SCENARIOS {
+    let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    for (scenario, name) in SCENARIOS.into_iter().filter(|(_, name)| wanted(name)) {
         eprintln!("{name} …");
         let before = StoreCounts::read(metrics)?;
         let closed = load.run(scenario, Pace::Closed, &mut clients)?;
         let store = StoreCounts::read(metrics)?.since(&before);
+        eprintln!("  {} µs at {:.0}/s", us(closed.cpu_each()), closed.rate());
+        if options.only.is_some() {
+            continue;
+        }
         let open = load.run(scenario, Pace::Open { rate: closed.rate() / 2.0 }, &mut clients)?;
         lines.push(Line { scenario, name, closed, open, store });
     }
     let (_, peak) = resident_kib(server.pid())?;
     drop(server);
+    if options.only.is_some() {
+        return Ok(());
+    }
 
     eprintln!("the floors of the store …");
     let group = |scenario| lines.iter().find(|line| line.scenario == scenario).map_or(1.0, |line| line.store.group());

@@ -29,8 +29,7 @@ use crate::{
 
 /// A caller whose API key may do what `N` names. Extract it first: nothing else of a request is looked at without it.
 pub struct Caller<N> {
-    /// The key's public id.
-    pub key_id: Arc<str>,
+    key: Arc<ApiKey>,
     request: RequestContext,
     needs: PhantomData<N>,
 }
@@ -41,13 +40,13 @@ impl<N> Caller<N> {
         Context {
             client: client.unwrap_or_default().bounded(),
             request_id: Some(self.request.id().to_owned()),
-            actor: Some(self.key_id.to_string()),
+            actor: Some(self.key.id.clone()),
         }
     }
 
     /// What goes into events and the audit log when the caller acts for itself: its own address.
     pub fn itself(&self) -> Context {
-        let ip = self.request.client_ip.map(|ip| ip.to_string());
+        let ip = self.request.client_ip().map(|ip| ip.to_string());
         self.on_behalf_of(Some(Client { ip, ..Client::default() }))
     }
 }
@@ -93,7 +92,7 @@ impl<N: Needs> FromRequestParts<App> for Caller<N> {
             let problem = format!("this API key lacks the scope `{}`", N::PERMISSION.as_str());
             return Err(Problem::new(Code::Forbidden, problem));
         }
-        Ok(Self { key_id: key.id.as_str().into(), request, needs: PhantomData })
+        Ok(Self { key, request, needs: PhantomData })
     }
 }
 

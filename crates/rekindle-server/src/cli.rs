@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod doctor;
 mod keys;
+mod migrate;
 mod restore;
 mod serve;
 mod sessions;
@@ -27,7 +28,8 @@ use rekindle::{
 
 use crate::{
     app,
-    config::{Config, Overrides, Problems},
+    config::{Config, Overrides, Problems, Secret},
+    runtime::files,
 };
 
 /// Rekindle: sessions that no thief can share and no bad network can end.
@@ -52,6 +54,8 @@ enum Command {
     Webhook(webhook::Webhooks),
     /// Note natural ends and remove what is older than the retention, all of it, now.
     Sweep(sweep::Sweep),
+    /// Bring the store's schema to this version, as a server does when it starts.
+    Migrate(migrate::Migrate),
     /// Copy the store to a file, while servers run.
     Backup(backup::Backup),
     /// Put a backup in the place of the store, while no server runs.
@@ -78,6 +82,7 @@ impl Cli {
             Command::Sessions(args) => block_on(args.run()),
             Command::Webhook(args) => block_on(args.run()),
             Command::Sweep(args) => block_on(args.run()),
+            Command::Migrate(args) => block_on(args.run()),
             Command::Backup(args) => block_on(args.run()),
             Command::Restore(args) => block_on(args.run()),
             Command::Doctor(args) => block_on(args.run()),
@@ -117,6 +122,9 @@ struct Source {
     /// The file with the master secrets, instead of the configuration's.
     #[arg(long, env = "REKINDLE_SECRETS_FILE", value_name = "FILE", global = true)]
     secrets_file: Option<PathBuf>,
+    /// The store, instead of the configuration's. A password is better given by the variable: the command line is seen by all.
+    #[arg(long, env = "REKINDLE_STORE", value_name = "URL", global = true, hide_env_values = true)]
+    store: Option<Secret>,
 }
 
 impl Source {
@@ -125,8 +133,16 @@ impl Source {
         Config::load(&Overrides {
             config: self.config.clone(),
             secrets_file: self.secrets_file.clone(),
+            store: self.store.clone(),
             ..Overrides::default()
         })
+    }
+
+    /// The configuration, for a command that may write into the data directory beside the server.
+    fn read_to_write(&self) -> anyhow::Result<Config> {
+        let config = self.read()?;
+        files::refuse_root(&config.data_dir)?;
+        Ok(config)
     }
 }
 
@@ -156,6 +172,14 @@ fn audit_entry(action: &str, target: String, rng: &dyn Rng) -> AuditEntry {
     let at = SystemClock.now();
     let (actor, action) = ("cli".to_owned(), action.to_owned());
     AuditEntry { id: EventId::draw(at, rng), at, actor, action, target, ip: None, request_id: None }
+}
+
+/// Why a command for files does nothing to a store that is kept elsewhere.
+fn not_a_file(config: &Config, what: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "the store is `{}`: {what} it with its server's own tools; see \"Backup and restore\" in docs/OPERATIONS.md",
+        config.store
+    )
 }
 
 /// Rows as lines, their cells aligned. Control characters are escaped: they may come from anybody.

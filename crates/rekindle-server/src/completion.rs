@@ -1,28 +1,52 @@
 //! Writes that run to their end.
 
-use std::{future::Future, panic};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use rekindle::engine::Error;
+use tokio::runtime::Handle;
 
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 
 /// Carries `work` out to its end, even when the caller hangs up or the time limit passes meanwhile: a session that has moved on must
 /// be as the journal, the counters and the revocation log say.
 ///
-/// # Panics
-/// With the panic of `work`.
-pub(crate) async fn to_completion<T: Send + 'static>(
+/// Not an `async fn`: the work, which is large, goes to the heap at once, and is not moved through each future around it.
+pub(crate) fn to_completion<T: 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Problem> {
-    match tokio::spawn(work).await {
-        Ok(done) => Ok(done?),
-        Err(stopped) => match stopped.try_into_panic() {
-            Ok(panicked) => panic::resume_unwind(panicked),
-            // The runtime is shutting down.
-            Err(_) => {
-                Err(Problem::new(Code::Unavailable, "the server is stopping; the same request may be sent again"))
-            }
-        },
+) -> impl Future<Output = Result<T, Problem>> + Send {
+    ToCompletion(Some(Box::pin(work)))
+}
+
+/// Work that goes on as a task of its own when nobody waits for it any more. Most never need one.
+struct ToCompletion<T: 'static>(Option<Work<T>>);
+
+type Work<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+
+impl<T> Future for ToCompletion<T> {
+    type Output = Result<T, Problem>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Taken out while it is polled: after a panic there is nothing to go on with.
+        let mut work = self.0.take().expect("it is not polled after its end");
+        let polled = work.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.0 = Some(work);
+        }
+        polled.map_err(Problem::from)
+    }
+}
+
+impl<T> Drop for ToCompletion<T> {
+    fn drop(&mut self) {
+        if let Some(work) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move { drop(work.await) });
+        }
     }
 }
 

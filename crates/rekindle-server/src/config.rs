@@ -11,6 +11,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use rekindle::{
     clock::Seconds,
+    engine::Settings,
     journal::EventKind,
     keys::{KeySchedule, MAX_ACCESS_LIFETIME},
     session::Tag,
@@ -29,7 +30,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The directory for everything that has no path of its own.
     pub data_dir: PathBuf,
-    /// Where sessions are kept: `sqlite:<path>`, or `sqlite:` for `rekindle.db` in the data directory.
+    /// Where sessions are kept: `sqlite:<path>`, or `sqlite:` for `rekindle.db` in the data directory; or on servers that several
+    /// Rekindle servers share: `postgres://…`, `mysql://…`, `redis://…`, `redis+sentinel://…`, `redis+cluster://…`.
     pub store: StoreUrl,
     /// The `iss` of access tokens. In development `http://<listen>`; in production required, and https.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,10 +94,12 @@ impl Config {
         self.issuer.as_ref().map_or_else(|| format!("http://{}", self.listen), |url| url.as_str().to_owned())
     }
 
-    /// The path of the SQLite file.
-    pub fn sqlite_path(&self) -> PathBuf {
-        let StoreUrl::Sqlite(path) = &self.store;
-        path.clone().unwrap_or_else(|| self.data_dir.join("rekindle.db"))
+    /// The path of the SQLite file, if the store is one.
+    pub fn sqlite_path(&self) -> Option<PathBuf> {
+        match &self.store {
+            StoreUrl::Sqlite(path) => Some(path.clone().unwrap_or_else(|| self.data_dir.join("rekindle.db"))),
+            StoreUrl::Postgres(_) | StoreUrl::Mysql(_) | StoreUrl::Redis(_) => None,
+        }
     }
 
     /// The path of the revocation log.
@@ -417,7 +421,11 @@ pub struct Sweep {
 
 impl Default for Sweep {
     fn default() -> Self {
-        Self { every: Span::secs(60), batch: Whole::new(1000), retention: Span::secs(30 * 86_400) }
+        Self {
+            every: Span::secs(Settings::SWEEP_EVERY.0),
+            batch: Whole::new(Settings::SWEEP_BUDGET.into()),
+            retention: Span::secs(Settings::RETENTION.0),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     convert::Infallible,
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
@@ -47,46 +47,58 @@ static ONCE: [HeaderName; 4] =
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// What a handler may know about its request beside the request; it is among its extensions.
+/// What a handler may know about its request beside the request; it is among its extensions. Clones share it.
 #[derive(Debug, Clone)]
-pub struct RequestContext {
-    /// The id that the answer carries as `X-Request-Id`.
-    pub id: HeaderValue,
-    /// The client's address, behind the trusted proxies; absent when there is no network, as in a test.
-    pub client_ip: Option<std::net::IpAddr>,
-    /// How many bytes the body may have.
-    pub(crate) body_limit: usize,
+pub struct RequestContext(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    id: HeaderValue,
+    client_ip: Option<IpAddr>,
+    body_limit: usize,
     /// What is left of the caller's budget: set when its API key is known, told in the answer.
-    allowance: Arc<OnceLock<Option<Allowance>>>,
+    allowance: OnceLock<Option<Allowance>>,
 }
 
 impl RequestContext {
     /// The context in a request's extensions; outside of the app, an empty one with the default limits.
     pub fn of(extensions: &Extensions) -> Self {
-        extensions.get().cloned().unwrap_or_else(|| Self {
-            id: HeaderValue::from_static("-"),
-            client_ip: None,
-            body_limit: crate::config::Limits::default().body.saturating_usize(),
-            allowance: Arc::default(),
+        extensions.get().cloned().unwrap_or_else(|| {
+            let body_limit = crate::config::Limits::default().body.saturating_usize();
+            Self::new(HeaderValue::from_static("-"), None, body_limit)
         })
+    }
+
+    fn new(id: HeaderValue, client_ip: Option<IpAddr>, body_limit: usize) -> Self {
+        Self(Arc::new(Known { id, client_ip, body_limit, allowance: OnceLock::new() }))
+    }
+
+    /// The id that the answer carries as `X-Request-Id`.
+    pub fn id(&self) -> &str {
+        self.0.id.to_str().expect("made of visible ASCII")
+    }
+
+    /// The client's address, behind the trusted proxies; absent when there is no network, as in a test.
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        self.0.client_ip
+    }
+
+    /// How many bytes the body may have.
+    pub fn body_limit(&self) -> usize {
+        self.0.body_limit
     }
 
     /// Notes what is left of the caller's budget; `None`: there is no limit.
     pub fn note_allowance(&self, allowance: Option<Allowance>) {
         if allowance.is_some() {
             // A request has one caller.
-            let _ = self.allowance.set(allowance);
+            let _ = self.0.allowance.set(allowance);
         }
     }
 
     /// Notes that the caller's budget is used up.
     pub fn note_exhausted(&self) {
-        let _ = self.allowance.set(None);
-    }
-
-    /// The id as text.
-    pub fn id(&self) -> &str {
-        self.id.to_str().expect("made of visible ASCII")
+        let _ = self.0.allowance.set(None);
     }
 }
 
@@ -152,8 +164,6 @@ impl Service<Request> for EdgeService {
         let started = Instant::now();
         let shared = self.shared.clone();
         let context = shared.context(&request);
-        let id = context.id.clone();
-        let allowance = context.allowance.clone();
         let method = request.method().clone();
         let route = request.extensions().get::<MatchedPath>().cloned();
         let doubled = ONCE.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some());
@@ -162,7 +172,7 @@ impl Service<Request> for EdgeService {
                 Err(Problem::new(Code::InvalidRequest, format!("the header `{name}` was sent more than once")))
             }
             None => {
-                request.extensions_mut().insert(context);
+                request.extensions_mut().insert(context.clone());
                 Ok(self.inner.call(request))
             }
         };
@@ -182,14 +192,14 @@ impl Service<Request> for EdgeService {
             let route = route.as_ref().map(MatchedPath::as_str);
             let (status, took) = (response.status(), started.elapsed());
             shared.metrics.request(route, &method, status, took);
-            shared.log.request(id.to_str().unwrap_or_default(), &method, route, status, took);
+            shared.log.request(context.id(), &method, route, status, took);
             let headers = response.headers_mut();
-            match allowance.get() {
+            match context.0.allowance.get() {
                 Some(Some(left)) => shared.rate_limit.write(*left, headers),
                 Some(None) => shared.rate_limit.write_exhausted(headers),
                 None => {}
             }
-            headers.insert(REQUEST_ID, id);
+            headers.insert(REQUEST_ID, context.0.id.clone());
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
             Ok(response)
@@ -201,12 +211,8 @@ impl Shared {
     fn context(&self, request: &Request) -> RequestContext {
         let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
         let trusted = peer.is_some_and(|ip| self.proxies.contains(ip.to_canonical()));
-        RequestContext {
-            id: trusted.then(|| given_id(request.headers())).flatten().unwrap_or_else(|| self.draw_id()),
-            client_ip: peer.map(|ip| self.proxies.client_ip(ip, request.headers())),
-            body_limit: self.body_limit,
-            allowance: Arc::default(),
-        }
+        let id = trusted.then(|| given_id(request.headers())).flatten().unwrap_or_else(|| self.draw_id());
+        RequestContext::new(id, peer.map(|ip| self.proxies.client_ip(ip, request.headers())), self.body_limit)
     }
 
     fn draw_id(&self) -> HeaderValue {

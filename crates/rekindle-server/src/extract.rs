@@ -36,7 +36,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 }
 
 async fn body(request: Request) -> Result<Bytes, Problem> {
-    let limit = RequestContext::of(request.extensions()).body_limit;
+    let limit = RequestContext::of(request.extensions()).body_limit();
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(e) if e.is::<LengthLimitError>() => {

@@ -29,6 +29,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
+    task::JoinSet,
     time,
 };
 use tokio_rustls::TlsAcceptor;
@@ -149,7 +150,7 @@ impl Listener {
     pub async fn serve(self, app: Router, lifecycle: Lifecycle) {
         let graceful = GracefulShutdown::new();
         // Dropped, it ends what has not finished by then.
-        let (cut, _) = watch::channel(());
+        let mut connections = JoinSet::new();
         let mut closing = pin!(lifecycle.closing());
         loop {
             let permit = tokio::select! {
@@ -169,11 +170,12 @@ impl Listener {
                 () = &mut closing => break,
             };
             let connection = self.connection(stream, peer, app.clone(), graceful.watcher());
-            let (open, mut cut) = (Open::new(&self.connections), cut.subscribe());
-            tokio::spawn(async move {
-                tokio::select! { () = connection => {}, _ = cut.changed() => {} }
+            let open = Open::new(&self.connections);
+            connections.spawn(async move {
+                connection.await;
                 drop((open, permit));
             });
+            while connections.try_join_next().is_some() {}
         }
         drop(self.tcp);
         if time::timeout(self.drain_timeout, graceful.shutdown()).await.is_err() {

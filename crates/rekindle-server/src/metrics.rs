@@ -2,18 +2,33 @@
 //!
 //! Labels are closed sets (route templates, never paths), and a request touches only handles that exist already.
 
-use std::{collections::HashMap, sync::OnceLock, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::http::{Method, StatusCode};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+        histogram::Histogram,
+        info::Info,
+    },
     registry::{Registry, Unit},
 };
 use rekindle::rotation::TheftKind;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Tells how many transactions a store committed, and how many writes they carried.
+pub type CommitCounts = Box<dyn Fn() -> (u64, u64) + Send + Sync>;
 
 /// Everything that the server counts.
 pub struct Metrics {
@@ -25,6 +40,7 @@ pub struct Metrics {
     refreshes: [Counter; RefreshOutcome::ALL.len()],
     thefts: [Counter; 3],
     store: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    commits: Commits,
     /// Connections that are open at the moment.
     pub connections: Gauge,
     signing_key_age: Gauge,
@@ -36,6 +52,7 @@ pub struct Metrics {
 pub enum RefreshOutcome {
     Advanced,
     Reissued,
+    FastForwarded,
     Superseded,
     ProofRequired,
     Theft,
@@ -48,9 +65,10 @@ pub enum RefreshOutcome {
 
 impl RefreshOutcome {
     /// Every outcome, in the order of the declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Advanced,
         Self::Reissued,
+        Self::FastForwarded,
         Self::Superseded,
         Self::ProofRequired,
         Self::Theft,
@@ -65,6 +83,7 @@ impl RefreshOutcome {
         match self {
             Self::Advanced => "advanced",
             Self::Reissued => "reissued",
+            Self::FastForwarded => "fast_forwarded",
             Self::Superseded => "superseded",
             Self::ProofRequired => "proof_required",
             Self::Theft => "theft",
@@ -139,6 +158,8 @@ impl Metrics {
         registry.register("thefts", "Sessions that two parties used, by how it showed", kinds.clone());
         let store = Family::new_with_constructor(request_buckets as fn() -> Histogram);
         registry.register_with_unit("store_duration", "The store's operations", Unit::Seconds, store.clone());
+        let commits = Commits::default();
+        registry.register_collector(Box::new(commits.clone()));
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         let signing_key_age = Gauge::default();
@@ -154,6 +175,7 @@ impl Metrics {
                 .map(|outcome| outcomes.get_or_create_owned(&OutcomeLabels { outcome: outcome.as_str() })),
             thefts: ["reused", "forked", "stolen_token"].map(|kind| kinds.get_or_create_owned(&KindLabels { kind })),
             store,
+            commits,
             connections,
             signing_key_age,
             registry: root,
@@ -197,6 +219,12 @@ impl Metrics {
         self.store.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
     }
 
+    /// Counts what a store with group commit has committed: `counts` gives its transactions, and the writes that they carried.
+    pub fn count_commits(&self, counts: CommitCounts) {
+        // A server has one store.
+        let _ = self.commits.0.set(counts);
+    }
+
     /// Sets the age of the oldest key that signs at the moment.
     pub fn signing_key_age(&self, age: rekindle::clock::Seconds) {
         self.signing_key_age.set(i64::try_from(age.0).unwrap_or(i64::MAX));
@@ -207,6 +235,31 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string");
         text
+    }
+}
+
+/// Transactions and writes, read from the store when the metrics are.
+#[derive(Clone, Default)]
+struct Commits(Arc<OnceLock<CommitCounts>>);
+
+impl fmt::Debug for Commits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Commits")
+    }
+}
+
+impl Collector for Commits {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(counts) = self.0.get() else { return Ok(()) };
+        let (transactions, writes) = counts();
+        for (name, help, count) in [
+            ("store_transactions", "Transactions that the store committed", transactions),
+            ("store_writes", "Writes that the store's transactions carried", writes),
+        ] {
+            let counter = ConstCounter::new(count);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 
@@ -243,12 +296,15 @@ mod tests {
         metrics.store("advance", Duration::from_micros(300));
         metrics.signing_key_age(rekindle::clock::Seconds(7));
         metrics.connections.inc();
+        metrics.count_commits(Box::new(|| (2, 7)));
         let text = metrics.render();
         for line in [
             r#"rekindle_refreshes_total{outcome="reissued"} 1"#,
             r#"rekindle_thefts_total{kind="stolen_token"} 1"#,
             r#"rekindle_thefts_total{kind="reused"} 0"#,
             r#"rekindle_store_duration_seconds_count{operation="advance"} 1"#,
+            "rekindle_store_transactions_total 2",
+            "rekindle_store_writes_total 7",
             "rekindle_signing_key_age_seconds 7",
             "rekindle_connections 1",
         ] {

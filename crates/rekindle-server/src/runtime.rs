@@ -7,6 +7,7 @@ mod deliveries;
 pub mod files;
 mod lock;
 mod metered;
+mod store;
 mod upkeep;
 
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -21,11 +22,12 @@ use rekindle::{
     rng::{Rng, SystemRng},
     store::Store,
 };
-use rekindle_sqlite::{FileError, SqliteStore};
+use rekindle_sqlite::FileError;
 use tokio::sync::watch;
 
 pub use deliveries::{Endpoint, endpoint};
 pub use lock::StoreLock;
+pub use store::OpenStore;
 
 use crate::{
     app::{self, App},
@@ -57,6 +59,18 @@ pub enum StartError {
         /// By whom.
         why: &'static str,
     },
+    /// Root would leave files that the server cannot use.
+    #[error(
+        "`{}` belongs to the user with the id {owner}: what root writes there, the server cannot use. Run this as that user, like \
+         `sudo -u '#{owner}' rekindle …`",
+        path.display()
+    )]
+    Root {
+        /// The data directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -70,7 +84,16 @@ pub enum StartError {
     Secrets(#[from] InvalidSecrets),
     /// The store's file is wrong.
     #[error(transparent)]
-    Store(#[from] FileError),
+    Sqlite(#[from] FileError),
+    /// PostgreSQL cannot be used as a store.
+    #[error(transparent)]
+    Postgres(#[from] rekindle_postgres::OpenError),
+    /// MySQL or MariaDB cannot be used as a store.
+    #[error(transparent)]
+    Mysql(#[from] rekindle_mysql::OpenError),
+    /// Redis cannot be used as a store.
+    #[error(transparent)]
+    Redis(#[from] rekindle_redis::OpenError),
     /// The engine would harm the store.
     #[error(transparent)]
     Engine(#[from] OpenError),
@@ -90,24 +113,6 @@ impl StartError {
     }
 }
 
-/// The store of a configuration, locked against being replaced for as long as it is open.
-pub struct OpenStore {
-    /// The store.
-    pub sqlite: Arc<SqliteStore>,
-    // Last, so that the file is closed when the lock goes.
-    _lock: StoreLock,
-}
-
-impl OpenStore {
-    /// Opens the store, making it and the data directory where they are missing.
-    pub fn open(config: &Config) -> Result<Self, StartError> {
-        files::private_dir(&config.data_dir)?;
-        let path = config.sqlite_path();
-        let lock = StoreLock::shared(&path)?;
-        Ok(Self { sqlite: Arc::new(SqliteStore::open(&path, SystemClock.now())?), _lock: lock })
-    }
-}
-
 /// The engine on its store.
 pub struct Backend {
     /// What decides.
@@ -124,12 +129,12 @@ impl Backend {
 
     async fn on(config: &Config, decorate: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Result<Self, StartError> {
         let secrets = secrets(config)?;
-        let store = OpenStore::open(config)?;
+        let store = OpenStore::open(config).await?;
         let log = config.revocation_log_path();
         let revocation_log =
             FileRevocationLog::open(&log, SystemClock.now()).map_err(StartError::file("the revocation log", log))?;
         let parts = Parts {
-            store: decorate(store.sqlite.clone()),
+            store: decorate(store.shared()),
             revocation_log: Arc::new(revocation_log),
             clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng::default()),
@@ -185,7 +190,7 @@ pub struct Server {
     address: SocketAddr,
     listener: Listener,
     metrics: Option<Listener>,
-    deliveries: Option<Deliveries>,
+    deliveries: Deliveries,
     backend: Backend,
 }
 
@@ -204,6 +209,9 @@ impl Server {
             None => None,
         };
         let backend = Backend::on(&config, |store| Arc::new(MeteredStore::new(store, metrics.clone()))).await?;
+        if let Some(counts) = backend.store.commit_counts() {
+            metrics.count_commits(counts);
+        }
         let deliveries = Deliveries::new(&config, backend.engine.clone())?;
         let app = App::with_metrics(config, backend.engine.clone(), metrics);
         Ok(Self { app, address, listener, metrics: metrics_listener, deliveries, backend })
@@ -225,7 +233,7 @@ impl Server {
         let lifecycle = app.lifecycle().clone();
         let (stopped, stopping) = watch::channel(false);
         let upkeep = tokio::spawn(upkeep::run(app.clone()));
-        let deliveries = deliveries.map(|deliveries| tokio::spawn(deliveries.run(stopping)));
+        let deliveries = tokio::spawn(deliveries.run(stopping));
         let mut listeners = vec![tokio::spawn(listener.serve(app.router(), lifecycle.clone()))];
         listeners.extend(metrics.map(|m| tokio::spawn(m.serve(metrics_router(app.clone()), lifecycle.clone()))));
         stop.await;
@@ -236,9 +244,8 @@ impl Server {
             let _ = listener.await;
         }
         stopped.send_replace(true);
-        if let Some(deliveries) = deliveries {
-            let _ = deliveries.await;
-        }
+        // Deliveries that panicked have said so.
+        let _ = deliveries.await;
         upkeep.abort();
         // Generations that were seen in use, and endings that the revocation log lacks.
         if let Err(error) = backend.engine.upkeep().await {

@@ -348,7 +348,7 @@ impl From<&Revocation> for RevocationView {
             session_id: revocation.session_id,
             at: revocation.at,
             expires_at: revocation.expires_at,
-            below_generation: revocation.below_generation,
+            below_generation: revocation.below_generation(),
         }
     }
 }

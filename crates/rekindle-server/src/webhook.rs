@@ -82,6 +82,9 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
+/// How long after it happened an event is given up.
+pub const GIVE_UP: Seconds = Seconds(3 * 86_400);
+
 /// When attempts are made: after the first one fails, again after 5 s, 10 s, 20 s … up to an hour apart, for three days.
 ///
 /// `jitter` spreads receivers that failed together: 0 waits half of the full time, 255 almost all of it. `failures` counts the attempts so far.
@@ -89,7 +92,6 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 pub fn next_attempt(failures: u32, first: Timestamp, now: Timestamp, jitter: u8) -> Option<Timestamp> {
     const BASE: u64 = 5;
     const CAP: u64 = 3600;
-    const GIVE_UP: Seconds = Seconds(3 * 86_400);
     let full = BASE.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(CAP);
     let millis = full * 500 + full * 500 * u64::from(jitter) / 256;
     let at = Timestamp::from_millis(now.millis().saturating_add(i64::try_from(millis).unwrap_or(i64::MAX)));

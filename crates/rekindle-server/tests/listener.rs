@@ -38,7 +38,7 @@ async fn start(config: &str) -> Server {
         .route(
             "/ip",
             get(|r: axum::extract::Request| async move {
-                RequestContext::of(r.extensions()).client_ip.unwrap().to_string()
+                RequestContext::of(r.extensions()).client_ip().unwrap().to_string()
             }),
         );
     let connections = app.metrics().connections.clone();

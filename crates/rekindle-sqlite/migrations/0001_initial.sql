@@ -69,12 +69,14 @@ CREATE TABLE bans (
 
 -- AUTOINCREMENT: a cursor must never meet the same number twice.
 CREATE TABLE revocations (
-    seq              INTEGER PRIMARY KEY AUTOINCREMENT,
-    scope            INTEGER NOT NULL REFERENCES scopes,
-    session_id       BLOB NOT NULL,
-    below_generation INTEGER,
-    at               INTEGER NOT NULL,
-    expires_at       INTEGER NOT NULL
+    seq                INTEGER PRIMARY KEY AUTOINCREMENT,
+    scope              INTEGER NOT NULL REFERENCES scopes,
+    session_id         BLOB NOT NULL,
+    below_generation   INTEGER, -- or what follows
+    reason             TEXT,
+    session_expires_at INTEGER,
+    at                 INTEGER NOT NULL,
+    expires_at         INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX revocations_by_expiry ON revocations (expires_at);
 
@@ -89,8 +91,9 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_by_session ON outbox (session_id, id);
 
 CREATE TABLE products (
-    tag  TEXT NOT NULL PRIMARY KEY,
-    name TEXT NOT NULL
+    tag            TEXT NOT NULL PRIMARY KEY,
+    name           TEXT NOT NULL,
+    longest_access INTEGER NOT NULL DEFAULT 0 -- seconds: of any definition that it ever had
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE environments (

@@ -1,6 +1,6 @@
 //! What servers share: products, environments, definitions, keys, the audit log.
 
-use rekindle::clock::Timestamp;
+use rekindle::clock::{Seconds, Timestamp};
 use rekindle::definition::Definition;
 use rekindle::journal::EventId;
 use rekindle::keys::{KeyId, SigningKey};
@@ -11,6 +11,7 @@ use rusqlite::params;
 use crate::db::{Cells, Db, Failure, ScopeId, Table};
 
 const PRODUCTS: Table = Table { name: "products", columns: &["tag", "name"], id: 0 };
+const LONGEST_ACCESS: Table = Table { name: "products", columns: &["tag", "longest_access"], id: 0 };
 const ENVIRONMENTS: Table = Table { name: "environments", columns: &["slug", "name", "active"], id: 0 };
 const DEFINITIONS: Table = Table { name: "definitions", columns: &["tag", "current"], id: 0 };
 const VERSIONS: Table = Table { name: "definition_versions", columns: &["tag", "version", "definition"], id: 0 };
@@ -36,9 +37,12 @@ impl Db<'_> {
 
     pub(crate) fn scope_record(&self, scope: &Scope, id: ScopeId) -> Result<ScopeRead, Failure> {
         let product = scope.product.as_str();
-        if !self.exists("SELECT 1 FROM products WHERE tag = ?1", [product])? {
-            return Ok(ScopeRead::NoProduct);
-        }
+        let sql = "SELECT tag, longest_access FROM products WHERE tag = ?1";
+        let longest_access = self.first(sql, [product], &LONGEST_ACCESS, |row| {
+            row.skip("tag");
+            row.int("longest_access").map(Seconds)
+        })?;
+        let Some(longest_access) = longest_access else { return Ok(ScopeRead::NoProduct) };
         let environment = self.first(
             "SELECT slug, name, active FROM environments WHERE product = ?1 AND slug = ?2",
             [product, scope.env.as_str()],
@@ -54,7 +58,7 @@ impl Db<'_> {
             |row| self.read_signing_key(row),
         )?;
         let definitions = self.current_definitions(&scope.product)?;
-        Ok(ScopeRead::Found(Box::new(ScopeRecord { environment, definitions, keys })))
+        Ok(ScopeRead::Found(Box::new(ScopeRecord { environment, definitions, keys, longest_access })))
     }
 
     pub(crate) fn definition(&self, product: &Tag, tag: &Tag, version: u32) -> Result<Option<Definition>, Failure> {
@@ -347,7 +351,12 @@ impl Db<'_> {
              ON CONFLICT DO UPDATE SET current = excluded.current",
             params![product.as_str(), tag, version],
         )?;
+        let lifetime = definition.access_token.lifetime.seconds();
         let definition = serde_json::to_string(definition).expect("a definition is JSON");
+        self.execute(
+            "UPDATE products SET longest_access = max(longest_access, ?2) WHERE tag = ?1",
+            params![product.as_str(), lifetime.0.cast_signed()],
+        )?;
         self.execute(
             "INSERT INTO definition_versions (product, tag, version, definition) VALUES (?1, ?2, ?3, ?4)",
             params![product.as_str(), tag, version, definition],

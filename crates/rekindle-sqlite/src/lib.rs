@@ -10,10 +10,16 @@
 //! Start with [`SqliteStore::open`]; the contract is [`rekindle::store::Store`]'s. In here: `schema` makes and checks the file,
 //! `writer` commits, `db` reads rows, `sessions` and `config` are the intents.
 
+#[macro_use]
+mod sql;
+
 mod config;
 mod db;
+mod ends;
+mod journal;
 mod schema;
 mod sessions;
+mod users;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -76,6 +82,15 @@ impl SqliteStore {
     /// [`FileError`]; `to` then does not exist, unless it did before.
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<(), FileError> {
         schema::backup(&self.path, to.as_ref())
+    }
+
+    /// The migrations that [`SqliteStore::open`] would apply. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for `open`.
+    pub fn pending(path: impl AsRef<Path>) -> Result<Vec<Migration>, FileError> {
+        schema::pending(path.as_ref())
     }
 
     /// Checks that a file, such as a backup, is a whole store of the present schema version. Reads all of it.
@@ -225,7 +240,7 @@ impl Store for SqliteStore {
         self.snapshot(|db| db.user(db.scope_id(scope)?, user_id, now))
     }
 
-    async fn erase_user(&self, erase: EraseUser) -> StoreResult<Vec<EndedSession>> {
+    async fn erase_user(&self, erase: EraseUser) -> StoreResult<EndedMany> {
         let scope = self.scope_id(&erase.scope)?;
         self.write(move |db| db.erase_user(&erase, scope)).await
     }

@@ -6,18 +6,15 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{SHA256, digest};
 use rekindle::clock::Timestamp;
 use rekindle::definition::Definition;
+use rekindle::store::Migration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 /// "RKND", in the header of every database file of ours.
 const APPLICATION_ID: i32 = 0x524B_4E44;
 
-struct Migration {
-    name: &'static str,
-    sql: &'static str,
-}
-
-/// Forward only: a migration that was released never changes. The n-th makes schema version n.
-const MIGRATIONS: &[Migration] = &[Migration { name: "initial", sql: include_str!("../migrations/0001_initial.sql") }];
+/// With their statements.
+const MIGRATIONS: &[(Migration, &str)] =
+    &[(Migration { version: 1, name: "initial" }, include_str!("../migrations/0001_initial.sql"))];
 
 /// What is wrong with a database file.
 #[derive(Debug, thiserror::Error)]
@@ -194,16 +191,29 @@ fn check_version(connection: &Connection, path: &Path) -> Result<i64, FileError>
     if found > known {
         return Err(FileError::Newer { path: path.into(), found, known });
     }
-    for (migration, version) in MIGRATIONS.iter().zip(1..=found) {
+    for (Migration { version, name }, statements) in MIGRATIONS.iter().take(usize::try_from(found).unwrap_or(0)) {
         let checksum: Option<Vec<u8>> = connection
             .query_row("SELECT checksum FROM migrations WHERE version = ?1", [version], |row| row.get(0))
             .optional()
             .map_err(&fail)?;
-        if checksum.as_deref() != Some(digest(&SHA256, migration.sql.as_bytes()).as_ref()) {
-            return Err(FileError::ChangedMigration { path: path.into(), version, name: migration.name.into() });
+        if checksum.as_deref() != Some(digest(&SHA256, statements.as_bytes()).as_ref()) {
+            let (path, version, name) = (path.into(), i64::from(*version), (*name).into());
+            return Err(FileError::ChangedMigration { path, version, name });
         }
     }
     Ok(found)
+}
+
+/// The migrations that opening the file would apply; all of them where there is none. Changes nothing.
+pub(crate) fn pending(path: &Path) -> Result<Vec<Migration>, FileError> {
+    let mut found = 0;
+    if path.exists() {
+        let connection = connect(path, false)?;
+        if !is_empty(&connection).map_err(FileError::sqlite(path))? {
+            found = check_version(&connection, path)?;
+        }
+    }
+    Ok(MIGRATIONS.iter().map(|(migration, _)| *migration).filter(|m| i64::from(m.version) > found).collect())
 }
 
 fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Result<(), FileError> {
@@ -216,8 +226,8 @@ fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Result<(
     } else {
         check_version(&tx, path)?
     };
-    for (migration, version) in MIGRATIONS.iter().zip(1..).filter(|(_, version)| *version > found) {
-        apply(&tx, migration, version, now).map_err(&fail)?;
+    for (migration, statements) in MIGRATIONS.iter().filter(|(migration, _)| i64::from(migration.version) > found) {
+        apply(&tx, *migration, statements, now).map_err(&fail)?;
     }
     tx.commit().map_err(&fail)
 }
@@ -230,15 +240,20 @@ fn create(tx: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-fn apply(tx: &Connection, migration: &Migration, version: i64, now: Timestamp) -> rusqlite::Result<()> {
-    tx.execute_batch(migration.sql)?;
+fn apply(
+    tx: &Connection,
+    Migration { version, name }: Migration,
+    statements: &str,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    tx.execute_batch(statements)?;
     if version == 1 {
         seed(tx)?;
     }
-    let checksum = digest(&SHA256, migration.sql.as_bytes());
+    let checksum = digest(&SHA256, statements.as_bytes());
     tx.execute(
         "INSERT INTO migrations (version, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
-        params![version, migration.name, checksum.as_ref(), now.millis()],
+        params![version, name, checksum.as_ref(), now.millis()],
     )?;
     tx.pragma_update(None, "user_version", version)
 }
@@ -246,10 +261,12 @@ fn apply(tx: &Connection, migration: &Migration, version: i64, now: Timestamp) -
 /// What every new store begins with: product `default`, its environment `dev` and its definition `default`.
 fn seed(tx: &Connection) -> rusqlite::Result<()> {
     let tag: rekindle::session::Tag = "default".parse().expect("a valid tag");
-    let definition = serde_json::to_string(&Definition::default_for(tag)).expect("a definition is JSON");
+    let definition = Definition::default_for(tag);
+    let longest_access = definition.access_token.lifetime.seconds().0.cast_signed();
+    let definition = serde_json::to_string(&definition).expect("a definition is JSON");
+    tx.execute("INSERT INTO products (tag, name, longest_access) VALUES ('default', 'Default', ?1)", [longest_access])?;
     tx.execute_batch(
-        "INSERT INTO products (tag, name) VALUES ('default', 'Default');
-         INSERT INTO environments (product, slug, name, active) VALUES ('default', 'dev', 'Development', 1);
+        "INSERT INTO environments (product, slug, name, active) VALUES ('default', 'dev', 'Development', 1);
          INSERT INTO definitions (product, tag, current) VALUES ('default', 'default', 1);",
     )?;
     tx.execute(

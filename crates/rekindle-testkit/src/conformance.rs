@@ -38,12 +38,14 @@ macro_rules! conformance {
             the_maximum_of_sessions_holds_under_contention
             no_session_outlives_a_racing_ban
             after_an_end_nothing_applies
+            a_reader_of_the_feed_misses_nothing
             a_dropped_future_leaves_nothing_half_done
             a_new_store_can_serve
             products_live_and_die
             environments_live_and_die
             definitions_keep_their_versions
             what_is_in_use_cannot_be_deleted
+            the_longest_access_lifetime_is_remembered
             the_configuration_s_version_grows_with_each_change
             a_signing_key_is_added_after_the_newest
             secret_checks_are_registered_once
@@ -54,6 +56,7 @@ macro_rules! conformance {
             an_end_needs_every_condition
             ending_many_obeys_every_filter
             ending_many_goes_in_batches
+            ending_many_tells_what_is_idle
             the_feed_is_ordered
             the_feed_forgets_expired_entries
             the_feed_never_repeats_a_number

@@ -30,6 +30,8 @@ pub struct Fault {
 pub enum Intent<'a> {
     Advance(&'a mut Advance),
     Confirm(&'a mut Vec<Confirmation>),
+    /// How many entries at most.
+    Revocations(&'a mut u32),
 }
 
 /// Decides which faults there are.
@@ -119,10 +121,11 @@ through_faults! {
     read events(query: EventQuery) -> Vec<Event>;
     read users(query: UserQuery) -> Vec<UserSummary>;
     read user(scope: &Scope, user_id: &UserId, now: Timestamp) -> Option<UserSummary>;
-    write erase_user(erase: EraseUser) -> Vec<EndedSession>;
+    write erase_user(erase: EraseUser) -> EndedMany;
     write ban(ban: BanUser) -> EndedMany;
     write lift_ban(scope: &Scope, user_id: &UserId, audit: AuditEntry) -> bool;
-    read revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>;
+    read revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>,
+        tamper Revocations(limit);
     write sweep(sweep: Sweep) -> Swept;
     read config_version() -> u64;
     read scope(scope: &Scope) -> ScopeRead;

@@ -4,8 +4,11 @@
 //! the values that such tests are built from.
 
 pub mod conformance;
+pub mod contents;
 pub mod differential;
 pub mod faulty;
 pub mod fixtures;
+pub mod proxy;
 pub mod seam;
+pub mod servers;
 pub mod simulation;

@@ -302,6 +302,10 @@ pub enum AccessRefusal {
     /// says no more. (`token_malformed`)
     #[error("this is not an access token that this server issued, or it was damaged")]
     Malformed,
+    /// It names a key that was withdrawn in an emergency, so that its signature says nothing. A client that got it from us
+    /// refreshes and goes on. (`access_token_expired`)
+    #[error("the key that signed this access token was withdrawn; refresh the session")]
+    Withdrawn,
     /// One of our keys signed it, for another product, environment, definition, issuer or audience. (`token_scope_mismatch`)
     #[error("this access token is for another product, environment, definition, issuer or audience")]
     ScopeMismatch,
@@ -392,9 +396,15 @@ impl<'a> Parts<'a> {
         let taken = || {
             let (message, signature) = token.rsplit_once('.')?;
             let (header, payload) = message.split_once('.')?;
-            Some(Self { key: ring.by_header(header)?, message, payload, signature })
+            Some((header, message, payload, signature))
         };
-        Some(token).filter(|t| t.len() <= MAX_TOKEN).and_then(|_| taken()).ok_or(AccessRefusal::Malformed)
+        let (header, message, payload, signature) =
+            Some(token).filter(|t| t.len() <= MAX_TOKEN).and_then(|_| taken()).ok_or(AccessRefusal::Malformed)?;
+        match ring.by_header(header) {
+            Some(key) => Ok(Self { key, message, payload, signature }),
+            None if ring.is_withdrawn(header) => Err(AccessRefusal::Withdrawn),
+            None => Err(AccessRefusal::Malformed),
+        }
     }
 
     /// Checks the signature, and reads the claims that it covers.

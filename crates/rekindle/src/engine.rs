@@ -13,7 +13,8 @@ mod start;
 mod upkeep;
 mod verify;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use quick_cache::sync::Cache;
@@ -22,13 +23,13 @@ use crate::access::{AccessToken, VerifiedCache};
 use crate::clock::{Clock, Seconds, Timestamp};
 use crate::definition::Violation;
 use crate::journal::{Context, Event, EventId, EventKind, Outcome};
-use crate::keys::KeySchedule;
+use crate::keys::{KeyId, KeySchedule};
 use crate::refresh::{Commitment, RefreshToken, SecretRing};
 use crate::revocation_log::{Record, RevocationLog};
 use crate::rng::Rng;
 use crate::rotation::{Expiry, TheftKind};
 use crate::session::{EndReason, Scope, Session, SessionId, Tag, UserId};
-use crate::store::{AuditEntry, Ban, Confirmation, EndedSession, Ending, Store, StoreError};
+use crate::store::{AuditEntry, Ban, Confirmation, EndedSession, Ending, ScopeRead, Store, StoreError};
 
 pub use admin::{DefinitionView, NewApiKey, Rotation};
 pub use data::{Patch, TimelineQuery};
@@ -84,6 +85,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The default of [`Settings::retention`]: 30 days.
+    pub const RETENTION: Seconds = Seconds(30 * 86_400);
+
+    /// The default of [`Settings::sweep_budget`].
+    pub const SWEEP_BUDGET: u32 = 1000;
+
+    /// The default of [`Settings::sweep_every`].
+    pub const SWEEP_EVERY: Seconds = Seconds(10);
+
     /// The defaults, with this issuer.
     pub fn new(issuer: impl Into<String>) -> Self {
         Self {
@@ -91,9 +101,9 @@ impl Settings {
             audience: "{product}/{env}".into(),
             keys: KeySchedule::default(),
             config_ttl: Seconds(2),
-            retention: Seconds(7 * 86_400),
-            sweep_budget: 1000,
-            sweep_every: Seconds(10),
+            retention: Self::RETENTION,
+            sweep_budget: Self::SWEEP_BUDGET,
+            sweep_every: Self::SWEEP_EVERY,
             verified_cache: 16 << 20,
             notify: HashMap::new(),
         }
@@ -111,8 +121,8 @@ struct Inner {
     verified: VerifiedCache,
     /// Endings and elevations whose access tokens may still live, as far as this server knows.
     revoked: RwLock<verify::Revoked>,
-    /// Endings that the revocation log does not have yet.
-    unlogged: Mutex<Vec<Record>>,
+    /// Endings that could not be written to the revocation log; they stay until they are durable there.
+    unlogged: Mutex<BTreeMap<SessionId, EndedSession>>,
     /// Generations that were seen in use and are not yet written down.
     confirmations: Mutex<HashMap<SessionId, Confirmation>>,
     /// When a request that changed nothing was last recorded, so that repeating it does not fill the journal.
@@ -128,7 +138,7 @@ pub enum OpenError {
     Store(#[from] StoreError),
     /// The revocation log could not be written.
     #[error("the revocation log: {0}")]
-    Log(#[from] std::io::Error),
+    Log(#[from] io::Error),
     /// The store was used with another secret of this key id.
     #[error(
         "the master secret with key id {0} is not the one that this store was used with; every session would be logged out. \
@@ -145,6 +155,19 @@ pub enum OpenError {
         kid: u8,
         /// How many need it.
         sessions: u64,
+    },
+    /// A signing key needs a secret that is not there.
+    #[error(
+        "signing key `{signing_key}` of {scope} is encrypted with the master secret of key id {kid}, which is not configured; put it \
+         back (after the current one): running servers move signing keys to the current secret within a minute or two"
+    )]
+    MissingKeySecret {
+        /// The secret's key id.
+        kid: u8,
+        /// One of the keys that need it.
+        signing_key: KeyId,
+        /// Whose key that is.
+        scope: Scope,
     },
 }
 
@@ -230,7 +253,7 @@ pub enum TokenRefusal {
     Malformed,
     /// A token of another product, environment or definition.
     ScopeMismatch,
-    /// The access token's time is over: refresh.
+    /// The access token's time is over, or it is from before an elevation, or its key was withdrawn: refresh.
     AccessExpired,
     /// One of the session's clocks ran out: sign in again.
     Expired(Expiry),
@@ -277,8 +300,21 @@ pub struct Tokens {
     pub refresh_token: RefreshToken,
     /// When it expires unless it is used.
     pub refresh_token_expires_at: Timestamp,
-    /// A refresh was asked for, and the present generation was handed out again: the session did not move.
-    pub reissued: bool,
+    /// How it came to them.
+    pub issued: Issued,
+}
+
+/// How a client came to its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Issued {
+    /// The session started.
+    Started,
+    /// The session moved to its next generation.
+    Advanced,
+    /// The present generation was handed out again: the session did not move.
+    Reissued,
+    /// The store was behind the client and was brought forward, before the session advanced or its tokens were handed out again.
+    FastForwarded,
 }
 
 impl Engine {
@@ -306,7 +342,8 @@ impl Engine {
         for ended in engine.inner.log.endings() {
             engine.end_again(ended).await?;
         }
-        engine.read_feed().await?;
+        let (_, logged) = engine.read_feed().await?;
+        logged.map_err(|e| OpenError::Log(io::Error::other(e)))?;
         Ok(engine)
     }
 
@@ -353,7 +390,7 @@ impl Engine {
     fn ending(&self, ctx: &Context, now: Timestamp, reason: EndReason, state: &scopes::ScopeState) -> Ending {
         let mut event = self.event(ctx, now, EventKind::End);
         event.notify = self.notifies(&state.scope.product, EventKind::End);
-        Ending { at: now, reason, feed_until: now + state.longest_access_lifetime(), event }
+        Ending { at: now, reason, feed_until: now + state.longest_access, event }
     }
 
     /// An entry of the audit log about what `ctx` does now.
@@ -365,7 +402,7 @@ impl Engine {
             actor: ctx.actor.clone().unwrap_or_else(|| "application".into()),
             action: action.into(),
             target,
-            ip: ctx.client.ip.clone(),
+            ip: ctx.client.clone().bounded().ip,
             request_id: ctx.request_id.clone(),
         }
     }
@@ -375,28 +412,38 @@ impl Engine {
         if ended.is_empty() {
             return Ok(());
         }
-        {
-            let mut revoked = self.inner.revoked.write().unwrap_or_else(PoisonError::into_inner);
-            for session in &ended {
-                revoked.insert(session.id, None, feed_until);
+        self.revoked(|r| {
+            for e in &ended {
+                r.insert(e.id, None, feed_until);
+                r.acknowledged.insert(e.id, *e);
             }
-        }
-        self.write_log(ended.into_iter().map(Record::Ended).collect()).await
+        });
+        self.write_log(ended).await
     }
 
-    /// Appends `records` to the revocation log, after those that could not be written before; what fails waits for the next time.
+    /// Appends endings to the revocation log, after those that could not be written before; what fails waits for the next time.
     ///
-    /// Only what failed waits where others find it: a caller whose records another one is still writing must not go on.
-    async fn write_log(&self, records: Vec<Record>) -> Result<(), Error> {
+    /// What waits is not taken away before it is durable: nobody goes on because another one is still writing it.
+    async fn write_log(&self, ended: Vec<EndedSession>) -> Result<(), Error> {
         let waiting = || self.inner.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
-        let records = [std::mem::take(&mut *waiting()), records].concat();
+        let earlier: Vec<EndedSession> = waiting().values().copied().collect();
+        let records: Vec<Record> = earlier.iter().chain(&ended).copied().map(Record::Ended).collect();
         if records.is_empty() {
             return Ok(());
         }
-        self.inner.log.append(records.clone()).await.map_err(|e| {
-            waiting().extend(records);
-            Error::Log(e.to_string())
-        })
+        match self.inner.log.append(records).await {
+            Ok(()) => {
+                let mut waiting = waiting();
+                for ended in earlier {
+                    waiting.remove(&ended.id);
+                }
+                Ok(())
+            }
+            Err(e) => {
+                waiting().extend(ended.into_iter().map(|e| (e.id, e)));
+                Err(Error::Log(e.to_string()))
+            }
+        }
     }
 }
 
@@ -408,10 +455,23 @@ async fn check_secrets(store: &dyn Store, secrets: &SecretRing) -> Result<(), Op
             return Err(OpenError::OtherSecret(kid));
         }
     }
-    if known.len() > secrets.checks().count() {
-        for (kid, sessions) in store.secret_usage().await? {
-            if !secrets.checks().any(|(k, _)| k == kid) {
-                return Err(OpenError::MissingSecret { kid, sessions });
+    if known.len() == secrets.checks().count() {
+        return Ok(());
+    }
+    let missing = |kid: u8| !secrets.checks().any(|(k, _)| k == kid);
+    for (kid, sessions) in store.secret_usage().await? {
+        if missing(kid) {
+            return Err(OpenError::MissingSecret { kid, sessions });
+        }
+    }
+    for product in store.products().await? {
+        for environment in product.environments {
+            let scope = Scope { product: product.product.tag.clone(), env: environment.slug };
+            let ScopeRead::Found(record) = store.scope(&scope).await? else { continue };
+            let needs =
+                record.keys.into_iter().find_map(|k| k.secret().filter(|kid| missing(*kid)).map(|kid| (kid, k.kid)));
+            if let Some((kid, signing_key)) = needs {
+                return Err(OpenError::MissingKeySecret { kid, signing_key, scope });
             }
         }
     }

@@ -36,8 +36,11 @@ const REMARKABLE: usize = 10;
 /// Explains a session from its row and its events, newest first.
 pub fn explain(session: &Session, events: &[Event], now: Timestamp) -> Explanation {
     let last = |wanted: fn(&Event) -> bool| events.iter().find(|e| wanted(e)).cloned();
-    let moved =
-        |e: &Event| e.kind == EventKind::Start || matches!(e.outcome, Some(Outcome::Advanced | Outcome::FastForwarded));
+    // What started the idle clock; an elevation does so in place, too.
+    let moved = |e: &Event| {
+        matches!(e.kind, EventKind::Start | EventKind::Elevate)
+            || matches!(e.outcome, Some(Outcome::Advanced | Outcome::FastForwarded))
+    };
     let (rule, at, request, summary) = match session.end(now) {
         None => {
             let (rule, at) = if session.expires_at <= session.idle_expires_at {

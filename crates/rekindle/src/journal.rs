@@ -138,7 +138,7 @@ impl FromStr for EventKind {
 pub enum Outcome {
     /// The session moved to its next generation.
     Advanced,
-    /// The present generation's token was handed out again.
+    /// The present generation's token was handed out again; a re-authentication was recorded on it, if there was one.
     Reissued,
     /// The store was behind the client and was brought forward.
     FastForwarded,
@@ -208,7 +208,7 @@ pub struct Event {
     /// The session's generation afterwards.
     #[serde(default)]
     pub generation: u32,
-    /// The generation of the token that was presented, where it differs.
+    /// The generation of the token that was presented; left out where the session advanced, from the generation before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presented_generation: Option<u32>,
     /// Why the session ended.
@@ -241,7 +241,7 @@ fn is_default(client: &Client) -> bool {
 /// What a caller knows of the request that it carries out: it goes into every event.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
-    /// From where the request came.
+    /// From where the request came; cut to [`Client::MAX_TEXT`] where it enters an event.
     pub client: Client,
     /// Its id, for logs.
     pub request_id: Option<String>,
@@ -264,7 +264,7 @@ impl Context {
             reason: None,
             theft: None,
             counterpart: None,
-            client: self.client.clone(),
+            client: self.client.clone().bounded(),
             request_id: self.request_id.clone(),
             actor: self.actor.clone(),
             notify: false,

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::clock::Timestamp;
+use crate::clock::{Seconds, Timestamp};
 use crate::definition::{Definition, OnMaxSessions};
 use crate::journal::{Event, EventId};
 use crate::keys::{KeyId, SigningKey};
@@ -62,6 +62,7 @@ struct State {
 #[derive(Debug, Clone)]
 struct MemoryProduct {
     name: String,
+    longest_access: Seconds,
     environments: BTreeMap<Env, Environment>,
     definitions: BTreeMap<Tag, MemoryDefinition>,
 }
@@ -82,6 +83,7 @@ fn default_product() -> MemoryProduct {
     let definition = Definition::default_for(default_tag());
     MemoryProduct {
         name: "Default".into(),
+        longest_access: definition.access_token.lifetime.seconds(),
         environments: [(dev.slug.clone(), dev)].into(),
         definitions: [(default_tag(), MemoryDefinition { current: Some(1), versions: [(1, definition)].into() })]
             .into(),
@@ -99,18 +101,11 @@ impl State {
         }
     }
 
-    fn write_revocation(
-        &mut self,
-        session: &Session,
-        below_generation: Option<u32>,
-        at: Timestamp,
-        expires_at: Timestamp,
-    ) {
-        self.last_seq += 1;
-        let seq = self.last_seq;
+    fn write_revocation(&mut self, session: &Session, what: Revoked, at: Timestamp, expires_at: Timestamp) {
+        let seq = Revocation::next_seq(self.last_seq, at);
+        self.last_seq = seq;
         let scope = session.scope.clone();
-        self.revocations
-            .insert(seq, Revocation { seq, scope, session_id: session.id, below_generation, at, expires_at });
+        self.revocations.insert(seq, Revocation { seq, scope, session_id: session.id, what, at, expires_at });
     }
 
     /// Ends an active session: row, feed, event.
@@ -118,7 +113,8 @@ impl State {
         let session = self.sessions.get_mut(&id).expect("selected from the rows");
         session.ended = Some(Ended { at: ending.at, reason });
         let session = session.clone();
-        self.write_revocation(&session, None, ending.at, ending.feed_until);
+        let what = Revoked::Ended { reason, expires_at: session.expires_at };
+        self.write_revocation(&session, what, ending.at, ending.feed_until);
         self.write_event(&session.scope, ending.event_for(&session, i, reason));
         EndedSession::of(&session, ending.at, reason)
     }
@@ -144,9 +140,21 @@ impl State {
         {
             self.audit.insert(audit.id, audit.clone());
         }
-        let ended: Vec<EndedSession> =
-            selected.iter().zip(0..).map(|(id, i)| self.end(*id, &end.ending, end.ending.reason, i)).collect();
-        EndedMany { next: if more { selected.last().copied() } else { None }, ended }
+        EndedMany {
+            next: if more { selected.last().copied() } else { None },
+            ..self.end_selected(&selected, &end.ending)
+        }
+    }
+
+    fn end_selected(&mut self, selected: &[SessionId], ending: &Ending) -> EndedMany {
+        let mut done = EndedMany::default();
+        for id in selected {
+            match self.sessions[id].end(ending.at) {
+                None => done.ended.push(self.end(*id, ending, ending.reason, done.ended.len() as u32)),
+                Some(_) => done.idle.push(EndedSession::of(&self.sessions[id], ending.at, ending.reason)),
+            }
+        }
+        done
     }
 
     fn remove(&mut self, id: SessionId) {
@@ -198,8 +206,13 @@ impl State {
                 if self.products.contains_key(&p.tag) {
                     return Changed::Exists;
                 }
-                let definitions = BTreeMap::new();
-                self.products.insert(p.tag, MemoryProduct { name: p.name, environments: BTreeMap::new(), definitions });
+                let product = MemoryProduct {
+                    name: p.name,
+                    longest_access: Seconds(0),
+                    environments: BTreeMap::new(),
+                    definitions: BTreeMap::new(),
+                };
+                self.products.insert(p.tag, product);
             }
             Change::UpdateProduct(p) => match self.products.get_mut(&p.tag) {
                 Some(product) => product.name = p.name,
@@ -252,6 +265,7 @@ impl State {
                     return Changed::Exists;
                 }
                 let version = entry.versions.keys().next_back().map_or(1, |v| v + 1);
+                product.longest_access = product.longest_access.max(definition.access_token.lifetime.seconds());
                 entry.versions.insert(version, definition);
                 entry.current = Some(version);
             }
@@ -259,6 +273,7 @@ impl State {
                 let Some(product) = self.products.get_mut(&product) else { return Changed::NoProduct };
                 match product.definitions.get_mut(&definition.tag) {
                     Some(d) if d.current == Some(version) => {
+                        product.longest_access = product.longest_access.max(definition.access_token.lifetime.seconds());
                         d.versions.insert(version + 1, definition);
                         d.current = Some(version + 1);
                     }
@@ -378,7 +393,7 @@ impl Store for MemoryStore {
         let cas = state.conditional(advance.id, |s| advance.applies_to(s), |s| advance.apply(s));
         if let Cas::Applied(session) = &cas {
             if let Some(elevation) = &advance.elevation {
-                let below = Some(session.min_generation);
+                let below = Revoked::Below(session.min_generation);
                 state.write_revocation(session, below, advance.now, elevation.feed_until);
             }
             state.write_event(&advance.scope, advance.event);
@@ -479,21 +494,18 @@ impl Store for MemoryStore {
         Ok(self.state().summary(scope, user_id, now))
     }
 
-    async fn erase_user(&self, erase: EraseUser) -> StoreResult<Vec<EndedSession>> {
+    async fn erase_user(&self, erase: EraseUser) -> StoreResult<EndedMany> {
         let mut state = self.state();
-        let at = erase.ending.at;
         let all: Vec<Session> = state.user_sessions(&erase.scope, &erase.user_id).cloned().collect();
-        let mut ended = Vec::new();
+        let selected: Vec<SessionId> = all.iter().filter(|s| erase.ending.concerns(s)).map(|s| s.id).collect();
+        let done = state.end_selected(&selected, &erase.ending);
         for session in &all {
-            if session.end(at).is_none() {
-                ended.push(state.end(session.id, &erase.ending, erase.ending.reason, ended.len() as u32));
-            }
             state.remove(session.id);
             state.idempotency.retain(|_, (_, id)| *id != session.id);
         }
         state.bans.remove(&(erase.scope.clone(), erase.user_id.clone()));
         state.audit.insert(erase.audit.id, erase.audit);
-        Ok(ended)
+        Ok(done)
     }
 
     async fn ban(&self, ban: BanUser) -> StoreResult<EndedMany> {
@@ -570,6 +582,7 @@ impl Store for MemoryStore {
             environment: environment.clone(),
             definitions: product.current_definitions(),
             keys: state.keys.iter().filter(|k| k.scope == *scope).cloned().collect(),
+            longest_access: product.longest_access,
         })))
     }
 

@@ -3,7 +3,7 @@
 //! The store is the truth while it remembers; this log is asked what the store may have forgotten: at start, and before each
 //! rotation. An ending is acknowledged only when both have it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub trait RevocationLog: Send + Sync + 'static {
     /// Whether a token issued then was issued between a backup and its restore, and must not be believed over the store.
     fn rolled_back(&self, issued_at: Timestamp) -> bool;
 
-    /// Every ending, in no particular order.
+    /// Every ending, in the order of the sessions' ids.
     fn endings(&self) -> Vec<EndedSession>;
 }
 
@@ -179,7 +179,7 @@ impl RevocationLog for FileRevocationLog {
 
 #[derive(Debug, Default)]
 struct Index {
-    endings: HashMap<SessionId, EndedSession>,
+    endings: BTreeMap<SessionId, EndedSession>,
     rollbacks: Vec<(Timestamp, Timestamp)>,
 }
 
@@ -223,8 +223,7 @@ fn read(path: &Path) -> io::Result<Vec<Record>> {
             // Nobody was told that a torn line is durable.
             Err(e) if e.is_eof() => {}
             Err(e) => {
-                let what =
-                    format!("{}: line {} is damaged ({e}); restore the file from a copy", path.display(), at + 1);
+                let what = format!("line {} is damaged ({e}); restore the file from a copy", at + 1);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
         }
@@ -305,8 +304,7 @@ mod tests {
         first.append(vec![Record::Ended(ended(2, 100))]).await.unwrap();
         second.append(vec![Record::Ended(ended(3, 100))]).await.unwrap();
         drop((first, second));
-        let mut all = FileRevocationLog::open(&path, NOW).unwrap().endings();
-        all.sort_by_key(|e| e.id);
+        let all = FileRevocationLog::open(&path, NOW).unwrap().endings();
         assert_eq!(all, [ended(1, 10), ended(2, 100), ended(3, 100)]);
     }
 
@@ -322,6 +320,6 @@ mod tests {
         damaged[5] = b'#';
         fs::write(&path, damaged).unwrap();
         let error = FileRevocationLog::open(&path, NOW).unwrap_err().to_string();
-        assert!(error.contains("line 1 is damaged"), "{error}");
+        assert!(error.starts_with("line 1 is damaged"), "{error}");
     }
 }

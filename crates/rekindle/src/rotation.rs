@@ -367,6 +367,14 @@ mod tests {
     }
 
     #[test]
+    fn newest_counts_for_the_presented_generation_only() {
+        // A thief moved on to 5; the cookie went back to 1, the storage stands at 4.
+        let overtaken = row(committed(T, 5));
+        assert_eq!(run(overtaken, committed(A, 1), newest(proof(A, 4))), Decision::Superseded);
+        assert_eq!(run(overtaken, committed(A, 1), newest(proof(A, 1))), Decision::Theft(TheftKind::Forked));
+    }
+
+    #[test]
     fn bearer_parents_are_good_until_their_child_is_confirmed() {
         let unconfirmed = row(bearer(1));
         let confirmed = Row { confirmed: true, ..unconfirmed };

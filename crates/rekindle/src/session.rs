@@ -289,6 +289,14 @@ pub struct Auth {
     pub amr: Vec<String>,
 }
 
+impl Auth {
+    /// The longest `acr`, and each of `amr`, in bytes: they go into every access token.
+    pub const MAX_TEXT: usize = 128;
+
+    /// How many methods `amr` may name.
+    pub const MAX_METHODS: usize = 16;
+}
+
 /// Why a session ended. The first reason stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

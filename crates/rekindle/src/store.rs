@@ -67,9 +67,8 @@ pub trait Store: Send + Sync + 'static {
     /// One user, if it has sessions or a ban.
     async fn user(&self, scope: &Scope, user_id: &UserId, now: Timestamp) -> StoreResult<Option<UserSummary>>;
 
-    /// Erases a user's sessions, events and ban in a scope; the revocations stay in the feed until they expire. Returns the
-    /// sessions that were still active.
-    async fn erase_user(&self, erase: EraseUser) -> StoreResult<Vec<EndedSession>>;
+    /// Erases a user's sessions, events and ban in a scope, all in one step; the revocations stay in the feed until they expire.
+    async fn erase_user(&self, erase: EraseUser) -> StoreResult<EndedMany>;
 
     /// Bans a user and ends a batch of its sessions as [`Store::end_many`] does; starts are refused from this step on.
     async fn ban(&self, ban: BanUser) -> StoreResult<EndedMany>;
@@ -138,6 +137,31 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store can be read and written now.
     async fn ping(&self) -> StoreResult<()>;
+}
+
+/// One thing that was looked at on the server that keeps a store: for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Whether it is as it should be; otherwise the text says what to do.
+    pub ok: bool,
+    /// What was found.
+    pub text: String,
+}
+
+/// A step of a store's schema. Forward only: one that was released never changes, and the release before it can serve while it
+/// is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migration {
+    /// Its number; the n-th makes version n of the schema.
+    pub version: u32,
+    /// Its name.
+    pub name: &'static str,
+}
+
+impl fmt::Display for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.version, self.name)
+    }
 }
 
 /// Shorthand for what a store's methods return.
@@ -371,6 +395,11 @@ pub struct Ending {
 }
 
 impl Ending {
+    /// Whether a session is active, or is idle before its absolute expiry, so that a fast-forward might bring it back.
+    pub fn concerns(&self, session: &Session) -> bool {
+        session.expires_at > self.at && session.end(self.at).is_none_or(|e| e.reason == EndReason::Idle)
+    }
+
     /// The event of the `i`-th session that this ends.
     pub fn event_for(&self, session: &Session, i: u32, reason: EndReason) -> Event {
         Event {
@@ -429,7 +458,7 @@ pub struct EndMany {
     pub refreshed_from: Option<Timestamp>,
     /// Only ids after this one: where the last batch ended.
     pub after: Option<SessionId>,
-    /// How many sessions to end at most in this step.
+    /// How many sessions to select at most in this step.
     pub limit: u32,
     /// How.
     pub ending: Ending,
@@ -438,7 +467,7 @@ pub struct EndMany {
 }
 
 impl EndMany {
-    /// Whether a session passes the filters and is active.
+    /// Whether a session passes the filters and [`Ending::concerns`] it.
     pub fn selects(&self, session: &Session) -> bool {
         session.scope == self.scope
             && self.user_id.as_ref().is_none_or(|u| *u == session.user_id)
@@ -447,7 +476,7 @@ impl EndMany {
             && self.started_until.is_none_or(|t| session.created_at <= t)
             && self.refreshed_from.is_none_or(|t| session.last_refreshed_at() >= t)
             && self.after.is_none_or(|a| session.id > a)
-            && session.end(self.ending.at).is_none()
+            && self.ending.concerns(session)
     }
 }
 
@@ -456,6 +485,9 @@ impl EndMany {
 pub struct EndedMany {
     /// The sessions that were ended.
     pub ended: Vec<EndedSession>,
+    /// Sessions that are idle, so that nothing was written, as if ended: a row that lost writes may only seem to be idle, and
+    /// the revocation log must know that no newer token brings it back.
+    pub idle: Vec<EndedSession>,
     /// Ask again with this as `after`; `None` when everything was seen.
     pub next: Option<SessionId>,
 }
@@ -624,18 +656,58 @@ pub struct EraseUser {
 /// An entry of the revocation feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
-    /// Grows with every entry; the feed's cursor.
+    /// Grows with every entry, and is at least [`Revocation::at`] in microseconds, so that a store which lost its last entries
+    /// does not use their numbers again; the feed's cursor.
     pub seq: u64,
     /// In which scope.
     pub scope: Scope,
     /// Which session.
     pub session_id: SessionId,
-    /// Only access tokens of generations before this one; `None`: all of the session's.
-    pub below_generation: Option<u32>,
+    /// Which of its access tokens are refused.
+    pub what: Revoked,
     /// When.
     pub at: Timestamp,
     /// When the last access token that it concerns has expired.
     pub expires_at: Timestamp,
+}
+
+impl Revocation {
+    /// The number of the entry after the one with number `last`.
+    pub fn next_seq(last: u64, at: Timestamp) -> u64 {
+        (last + 1).max(u64::try_from(at.millis()).unwrap_or(0).saturating_mul(1000))
+    }
+
+    /// What the revocation log keeps of it, if the session has ended.
+    pub fn ended(&self) -> Option<EndedSession> {
+        match self.what {
+            Revoked::Ended { reason, expires_at } => {
+                Some(EndedSession { id: self.session_id, at: self.at, reason, expires_at })
+            }
+            Revoked::Below(_) => None,
+        }
+    }
+
+    /// Only access tokens of generations before this one; `None`: all of the session's.
+    pub fn below_generation(&self) -> Option<u32> {
+        match self.what {
+            Revoked::Ended { .. } => None,
+            Revoked::Below(generation) => Some(generation),
+        }
+    }
+}
+
+/// What an entry of the revocation feed refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    /// The session has ended: all of its access tokens.
+    Ended {
+        /// Why.
+        reason: EndReason,
+        /// The session's absolute expiry.
+        expires_at: Timestamp,
+    },
+    /// The session was elevated: access tokens of generations before this one.
+    Below(u32),
 }
 
 /// Work through one slice of the sessions.
@@ -728,6 +800,8 @@ pub struct ScopeRecord {
     pub definitions: Vec<(u32, Definition)>,
     /// The scope's signing keys.
     pub keys: Vec<SigningKey>,
+    /// The longest lifetime of access tokens that any definition of the product ever had, deleted ones included.
+    pub longest_access: Seconds,
 }
 
 /// An administrative change.

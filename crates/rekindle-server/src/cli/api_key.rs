@@ -39,7 +39,7 @@ enum Action {
 
 impl ApiKeys {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let engine = Backend::open(&self.source.read()?).await?;
+        let engine = Backend::open(&self.source.read_to_write()?).await?;
         let engine = &engine.engine;
         match self.action {
             Action::Create { name, mut scopes } => {

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use rekindle::store::Store;
 
 use super::{Source, table};
 use crate::runtime::OpenStore;
@@ -22,8 +21,8 @@ pub(super) struct Audit {
 
 impl Audit {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let store = OpenStore::open(&self.source.read()?)?;
-        let entries = store.sqlite.audit_log(None, self.limit).await?;
+        let store = OpenStore::open(&self.source.read_to_write()?).await?;
+        let entries = store.store().audit_log(None, self.limit).await?;
         if self.json {
             for entry in &entries {
                 println!("{}", serde_json::to_string(entry)?);

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use rekindle::{rng::SystemRng, store::Store};
+use rekindle::rng::SystemRng;
 use rekindle_sqlite::SqliteStore;
 
 use super::{Source, audit_entry};
@@ -20,12 +20,12 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let config = self.source.read()?;
-        let store = OpenStore::open(&config)?;
-        store.sqlite.backup(&self.to)?;
+        let config = self.source.read_to_write()?;
+        let store = OpenStore::open(&config).await?;
+        store.sqlite().ok_or_else(|| super::not_a_file(&config, "back up"))?.backup(&self.to)?;
         SqliteStore::verify_file(&self.to)?;
         let entry = audit_entry("store.backup", self.to.display().to_string(), &SystemRng::default());
-        store.sqlite.append_audit(entry).await?;
+        store.store().append_audit(entry).await?;
         eprintln!("{} is whole. Keep a copy of the revocation log with it, taken after it:", self.to.display());
         eprintln!("  {}", config.revocation_log_path().display());
         eprintln!(

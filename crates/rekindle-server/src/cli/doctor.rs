@@ -9,7 +9,7 @@ use rekindle::{
     refresh::SecretRing,
     revocation_log::{FileRevocationLog, RevocationLog},
     session::Scope,
-    store::{ScopeRead, Store, StoreError},
+    store::{ScopeRead, StoreError},
 };
 use rekindle_sqlite::SqliteStore;
 
@@ -76,14 +76,17 @@ impl Doctor {
                 return Ok(ExitCode::FAILURE);
             }
         };
+        if found.check(files::refuse_root(&config.data_dir), "data directory").is_none() {
+            return Ok(ExitCode::FAILURE);
+        }
         self.configuration(&config, &mut found);
         let now = SystemClock.now();
         space(&config, &mut found);
         revocation_log(&config, now, &mut found);
         let secrets = found.check(runtime::secrets(&config), "secrets");
-        if !config.sqlite_path().exists() {
-            found.fail(format_args!("store: {} does not exist; the server makes it", config.sqlite_path().display()));
-        } else if let Some(store) = found.check(OpenStore::open(&config), "store") {
+        if let Some(path) = config.sqlite_path().filter(|path| !path.exists()) {
+            found.fail(format_args!("store: {} does not exist; the server makes it", path.display()));
+        } else if let Some(store) = found.check(OpenStore::open(&config).await, "store") {
             let looked_at = store_and_clock(&config, &store, self.dev, now, &mut found).await;
             found.check(looked_at, "store");
             if let Some(secrets) = secrets {
@@ -126,7 +129,8 @@ fn private_file(what: &str, path: &Path, found: &mut Findings) {
 
 fn space(config: &Config, found: &mut Findings) {
     #[cfg(unix)]
-    for (what, path) in [("store", config.sqlite_path()), ("revocation log", config.revocation_log_path())] {
+    let store = config.sqlite_path().map(|path| ("store", path));
+    for (what, path) in store.into_iter().chain([("revocation log", config.revocation_log_path())]) {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let Ok(stat) = rustix::fs::statvfs(folder) else { continue };
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -152,21 +156,30 @@ async fn store_and_clock(
     now: Timestamp,
     found: &mut Findings,
 ) -> Result<(), StoreError> {
-    let path = config.sqlite_path();
-    if found.check(SqliteStore::verify_file(&path), "store").is_some() {
+    if let Some(path) = config.sqlite_path()
+        && found.check(SqliteStore::verify_file(&path), "store").is_some()
+    {
         found.ok(format_args!("store: {} is whole", path.display()));
     }
-    if found.check(store.sqlite.ping().await, "store").is_some() {
+    for check in store.checks().await? {
+        if check.ok {
+            found.ok(format_args!("store: {}", check.text))
+        } else {
+            found.warn(format_args!("store: {}", check.text))
+        }
+    }
+    let store = store.store();
+    if found.check(store.ping().await, "store").is_some() {
         found.ok("store: can be written");
     }
-    let in_force = store.sqlite.api_keys().await?.iter().filter(|key| key.revoked_at.is_none()).count();
+    let in_force = store.api_keys().await?.iter().filter(|key| key.revoked_at.is_none()).count();
     let keys = format!("API keys: {in_force} are in force");
     match in_force {
         0 if dev => found.warn(keys),
         0 => found.fail(keys + "; make one with `rekindle api-key create`"),
         _ => found.ok(keys),
     }
-    let newest = store.sqlite.audit_log(None, 1).await?.first().map(|entry| entry.at);
+    let newest = store.audit_log(None, 1).await?.first().map(|entry| entry.at);
     match newest {
         _ if now < NOT_BEFORE => found.fail(format_args!("clock: it says {now}, which is before this program existed")),
         Some(newest) if newest > now + CLOCK_TOLERANCE => {
@@ -184,8 +197,9 @@ async fn secrets_and_keys(
     now: Timestamp,
     found: &mut Findings,
 ) -> Result<(), StoreError> {
-    let known = store.sqlite.secret_checks(Vec::new()).await?;
-    let usage = store.sqlite.secret_usage().await?;
+    let store = store.store();
+    let known = store.secret_checks(Vec::new()).await?;
+    let usage = store.secret_usage().await?;
     let mut all_fit = true;
     for (kid, check) in secrets.checks() {
         if known.iter().any(|(k, c)| *k == kid && *c != check) {
@@ -212,10 +226,10 @@ async fn secrets_and_keys(
         found.ok(format_args!("secrets: they fit the store; secret {} issues", secrets.current()));
     }
     let (mut scopes, mut faults) = (0, 0);
-    for product in store.sqlite.products().await? {
+    for product in store.products().await? {
         for environment in product.environments {
             let scope = Scope { product: product.product.tag.clone(), env: environment.slug };
-            let ScopeRead::Found(record) = store.sqlite.scope(&scope).await? else { continue };
+            let ScopeRead::Found(record) = store.scope(&scope).await? else { continue };
             scopes += 1;
             let ring = KeyRing::open(scope.clone(), record.keys.clone(), &secrets, config.key_schedule());
             for fault in ring.faults() {

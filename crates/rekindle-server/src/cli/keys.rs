@@ -39,7 +39,7 @@ enum Action {
 
 impl Keys {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let backend = Backend::open(&self.source.read()?).await?;
+        let backend = Backend::open(&self.source.read_to_write()?).await?;
         let engine = &backend.engine;
         match self.action {
             Action::List { at } => {

@@ -37,8 +37,9 @@ const PARTS: [&str; 3] = ["", "-wal", "-shm"];
 
 impl Restore {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let config = self.source.read()?;
-        let (store, now) = (config.sqlite_path(), SystemClock.now());
+        let config = self.source.read_to_write()?;
+        let store = config.sqlite_path().ok_or_else(|| super::not_a_file(&config, "restore"))?;
+        let now = SystemClock.now();
         ensure!(self.from.exists(), "there is no file {}", self.from.display());
         if let Some(since) = self.end_refreshed_since {
             ensure!(since <= now, "--end-refreshed-since {since} is in the future: it is {now}");

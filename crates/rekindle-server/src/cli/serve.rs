@@ -6,7 +6,7 @@ use clap::Args;
 use rekindle::{
     engine::Engine,
     rng::SystemRng,
-    store::{ApiKey, Permission, Store},
+    store::{ApiKey, Permission},
 };
 
 use super::operator;
@@ -95,10 +95,10 @@ impl Serve {
 
 /// A production server that nobody can call was not set up to its end. Makes no store where there is none.
 async fn api_key_problem(config: &Config) -> Option<Problem> {
-    let in_force = match config.sqlite_path().exists() {
+    let in_force = match config.sqlite_path().is_none_or(|path| path.exists()) {
         false => false,
-        true => match OpenStore::open(config) {
-            Ok(store) => match store.sqlite.api_keys().await {
+        true => match OpenStore::open(config).await {
+            Ok(store) => match store.store().api_keys().await {
                 Ok(keys) => keys.iter().any(|key| key.revoked_at.is_none()),
                 Err(error) => return Some(Problem::new("store", error.to_string())),
             },

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf};
 
 use serde_path_to_error::Segment;
 
-use super::{Config, LogLevel};
+use super::{Config, LogLevel, Secret};
 use crate::serde_message::without_value;
 
 /// What the command line or the environment may set over the file.
@@ -16,6 +16,9 @@ pub struct Overrides {
     /// The address to listen on, instead of the file's `listen`.
     #[arg(long, env = "REKINDLE_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+    /// The store, instead of the file's `store`. A password is better given by the variable: the command line is seen by all.
+    #[arg(long, env = "REKINDLE_STORE", value_name = "URL", hide_env_values = true)]
+    pub store: Option<Secret>,
     /// The file with the master secrets, instead of the file's `secrets.file`.
     #[arg(long, env = "REKINDLE_SECRETS_FILE", value_name = "FILE")]
     pub secrets_file: Option<PathBuf>,
@@ -107,6 +110,9 @@ impl Overrides {
     fn apply(&self, table: &mut toml::Table) {
         if let Some(listen) = self.listen {
             table.insert("listen".into(), listen.to_string().into());
+        }
+        if let Some(store) = &self.store {
+            table.insert("store".into(), store.expose().into());
         }
         let mut within = |key: &str, inner: &str, value: toml::Value| {
             let entry = table.entry(key).or_insert_with(|| toml::Table::new().into());
@@ -203,7 +209,7 @@ mod tests {
         let text = "
             listen = 'nowhere'
             stoer = 'sqlite:'
-            store = 'postgres://app:hunter2@db/app'
+            store = 'oracle://app:hunter2@db/app'
             trusted_proxies = ['10.0.0.0/8', 'proxy', '::1', 'other']
             [secrets]
             file = 'a'
@@ -240,7 +246,7 @@ mod tests {
                 "log.level = \"loud\": expected one of `error`, `warn`, `info`, `debug`, `trace`",
                 "secrets: must have either `file` (a path) or `value` (the secret itself), and never both",
                 "stoer = \"sqlite:\": unknown field `stoer`, expected one of `listen`, `data_dir`, `store`, `issuer`, `audience`, `trusted_proxies`, `secrets`, `limits`, `tls`, `log`, `metrics`, `webhooks`, `keys`, `sweep`, `revocation_log`, `drain`",
-                "store: the store `postgres:` is not supported by this build; use `sqlite:<path>`",
+                "store: must begin with `sqlite:`, `postgres://`, `mysql://`, `redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`",
                 "trusted_proxies[1] = \"proxy\": must be an IP address or a network like `10.0.0.0/8`",
                 "trusted_proxies[3] = \"other\": must be an IP address or a network like `10.0.0.0/8`",
                 "webhooks[0]: missing field `product`",
@@ -263,10 +269,12 @@ mod tests {
             listen: Some("127.0.0.1:1".parse().unwrap()),
             secrets_file: Some("there".into()),
             log_level: Some(LogLevel::Debug),
+            store: Some("sqlite:elsewhere.db".to_owned().into()),
             config: None,
         };
         let config = Config::from_toml("listen = 'x'\n[secrets]\nfile = 'here'", &overrides).unwrap();
         assert_eq!(config.listen.port(), 1);
+        assert_eq!(config.sqlite_path(), Some("elsewhere.db".into()));
         assert_eq!(config.secrets, Some(super::super::SecretSource::File("there".into())));
         assert_eq!(config.log.level, LogLevel::Debug);
         assert!(Config::from_toml("[secrets]\nvalue = 'x'", &overrides).is_err());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rekindle::refresh::SecretRing;
 
-use super::{Config, Problem, SecretSource};
+use super::{Config, Problem, SecretSource, StoreUrl};
 
 impl Config {
     /// Every setting that is too weak for production: with an empty list the server may start.
@@ -27,6 +27,7 @@ impl Config {
             );
         }
         self.check_secrets(file, &mut problems);
+        self.check_store(file, &mut problems);
         if self.limits.requests_per_second.value() == 0 {
             problems.push(
                 Problem::new("limits.requests_per_second", "must be at least 1: no limit is for development").with(0),
@@ -69,6 +70,21 @@ impl Config {
             && let Err(e) = SecretRing::parse(secret.expose())
         {
             problems.push(Problem::new(key, e.to_string()));
+        }
+    }
+
+    /// A URL with a password must not be where others can read it. (Its driver insists on TLS to other machines.)
+    fn check_store(&self, file: Option<&Path>, problems: &mut Vec<Problem>) {
+        if let StoreUrl::Postgres(url) | StoreUrl::Mysql(url) | StoreUrl::Redis(url) = &self.store
+            && self.store.to_string().contains("***")
+            && let Some(file) = file.filter(|file| readable_by_others(file))
+            && std::fs::read_to_string(file).is_ok_and(|text| text.contains(url.expose()))
+        {
+            let reason = format!(
+                "carries a password, and others can read {}: `chmod 600` it, or use the variable REKINDLE_STORE",
+                file.display()
+            );
+            problems.push(Problem::new("store", reason));
         }
     }
 }

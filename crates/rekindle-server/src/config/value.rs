@@ -4,6 +4,9 @@ use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 use rekindle::session::Scope;
+use rekindle_mysql::MysqlConfig;
+use rekindle_postgres::PostgresConfig;
+use rekindle_redis::RedisConfig;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
@@ -237,6 +240,12 @@ macro_rules! text_value {
 pub enum StoreUrl {
     /// `sqlite:<path>`; without a path, `rekindle.db` in the data directory.
     Sqlite(Option<PathBuf>),
+    /// `postgres://…`; [`PostgresConfig::parse`] tells its options.
+    Postgres(Secret),
+    /// `mysql://…` or `mariadb://…`; [`MysqlConfig::parse`] tells its options.
+    Mysql(Secret),
+    /// `redis://…`, `rediss://…`, and either with `+sentinel` or `+cluster`; [`RedisConfig::parse`] tells its options.
+    Redis(Secret),
 }
 
 text_value!(StoreUrl, "sqlite:/var/lib/rekindle/rekindle.db");
@@ -244,13 +253,17 @@ text_value!(StoreUrl, "sqlite:/var/lib/rekindle/rekindle.db");
 impl FromStr for StoreUrl {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        match s.split_once(':') {
-            Some(("sqlite", path)) => Ok(Self::Sqlite((!path.is_empty()).then(|| path.into()))),
-            // Only the scheme is repeated: the rest may carry a password.
-            Some((scheme, _)) => {
-                Err(format!("the store `{scheme}:` is not supported by this build; use `sqlite:<path>`"))
-            }
-            None => Err("must be `sqlite:<path>`".into()),
+        let url = || Secret::from(s.to_owned());
+        let (scheme, rest) = s.split_once(':').unwrap_or_default();
+        match scheme {
+            "sqlite" => Ok(Self::Sqlite((!rest.is_empty()).then(|| rest.into()))),
+            "postgres" | "postgresql" => PostgresConfig::parse(s).map(|_| Self::Postgres(url())).map_err(text),
+            "mysql" | "mariadb" => MysqlConfig::parse(s).map(|_| Self::Mysql(url())).map_err(text),
+            _ if scheme.starts_with("redis") => RedisConfig::parse(s).map(|_| Self::Redis(url())).map_err(text),
+            // What was given is not repeated: it may carry a password.
+            _ => Err("must begin with `sqlite:`, `postgres://`, `mysql://`, `redis://`, `rediss://`, `redis+sentinel://` or \
+                      `redis+cluster://`"
+                .into()),
         }
     }
 }
@@ -260,8 +273,27 @@ impl fmt::Display for StoreUrl {
         match self {
             Self::Sqlite(None) => f.write_str("sqlite:"),
             Self::Sqlite(Some(path)) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(url) | Self::Mysql(url) | Self::Redis(url) => f.write_str(&without_secrets(url.expose())),
         }
     }
+}
+
+fn text(error: impl fmt::Display) -> String {
+    error.to_string()
+}
+
+/// A URL with `***` for its password, and for the options, which may hold others.
+fn without_secrets(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let (place, options) = rest.split_once('?').map_or((rest, ""), |(place, _)| (place, "?***"));
+    let place = match place.rsplit_once('@') {
+        Some((login, place)) => match login.split_once(':') {
+            Some((user, _)) => format!("{user}:***@{place}"),
+            None => format!("{login}@{place}"),
+        },
+        None => place.to_owned(),
+    };
+    format!("{scheme}://{place}{options}")
 }
 
 /// An `http` or `https` URL with a host and without credentials or fragment, kept exactly as it was written.
@@ -388,7 +420,7 @@ mod tests {
         fn any_text_is_parsed_or_refused(s in ".{0,60}") {
             let _ = s.parse::<Wide>();
             let _ = s.parse::<Network>();
-            if let Ok(url) = s.parse::<StoreUrl>() { prop_assert_eq!(url.to_string().parse(), Ok(url)); }
+            if let Ok(url @ StoreUrl::Sqlite(_)) = s.parse::<StoreUrl>() { prop_assert_eq!(url.to_string().parse(), Ok(url)); }
             if let Ok(url) = s.parse::<HttpUrl>() { prop_assert_eq!(url.as_str(), &s); }
             if let Ok(audience) = s.parse::<AudienceTemplate>() { prop_assert_eq!(audience.to_string(), s); }
         }
@@ -407,9 +439,21 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_store_is_named_without_its_password() {
-        let error = "postgres://app:hunter2@db/app".parse::<StoreUrl>().unwrap_err();
-        assert_eq!(error, "the store `postgres:` is not supported by this build; use `sqlite:<path>`");
+    fn a_store_s_password_is_never_shown() {
+        for (url, shown) in [
+            ("postgres://app:hunter2@db/app?sslrootcert=/hunter2", "postgres://app:***@db/app?***"),
+            ("mariadb://app:hunter2@db/app", "mariadb://app:***@db/app"),
+            ("redis+cluster://:hunter2@a:7000,b:7001/", "redis+cluster://:***@a:7000,b:7001/"),
+            ("redis://db", "redis://db"),
+        ] {
+            let parsed: StoreUrl = url.parse().unwrap();
+            assert_eq!(parsed.to_string(), shown);
+            assert!(!format!("{parsed:?}").contains("hunter2"));
+        }
+        for bad in ["oracle://app:hunter2@db/app", "hunter2", "postgres://app:hunter2@db:port/app", "redis:hunter2"] {
+            let error = bad.parse::<StoreUrl>().unwrap_err();
+            assert!(!error.contains("hunter2") && error.contains("://"), "{error}");
+        }
     }
 
     #[test]

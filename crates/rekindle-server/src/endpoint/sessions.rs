@@ -21,10 +21,11 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
+use futures_util::FutureExt;
 use rekindle::{
     clock::Timestamp,
-    engine::{Error, RefreshOutcome, TokenRefusal},
-    session::{Auth, Session},
+    engine::{Error, Issued, RefreshOutcome, TokenRefusal},
+    session::Session,
 };
 use utoipa_axum::routes;
 
@@ -53,28 +54,29 @@ pub(super) fn register(endpoints: Endpoints) -> Endpoints {
 }
 
 /// Carries out a refresh or an elevation, counts what came of it, and answers.
-async fn rotated(
+fn rotated(
     app: App,
     refresh_token: Arc<Secret>,
     work: impl Future<Output = Result<RefreshOutcome, Error>> + Send + 'static,
-) -> Result<Response, Problem> {
+) -> impl Future<Output = Result<Response, Problem>> + Send {
     let counting = app.clone();
-    let outcome = to_completion(async move {
-        let outcome = work.await;
-        count(counting.metrics(), &outcome);
-        outcome
-    });
-    match outcome.await? {
-        RefreshOutcome::Refreshed(tokens) => Ok(json(StatusCode::OK, &TokensView::of(&tokens, app.engine().now()))),
-        RefreshOutcome::Refused(refusal) => Err(refused(app.engine(), refresh_token.expose(), refusal)),
+    let outcome = to_completion(work.inspect(move |outcome| count(counting.metrics(), outcome)));
+    async move {
+        match outcome.await? {
+            RefreshOutcome::Refreshed(tokens) => Ok(json(StatusCode::OK, &TokensView::of(&tokens, app.engine().now()))),
+            RefreshOutcome::Refused(refusal) => Err(refused(app.engine(), refresh_token.expose(), refusal)),
+        }
     }
 }
 
 fn count(metrics: &Metrics, outcome: &Result<RefreshOutcome, Error>) {
     use metrics::RefreshOutcome as Label;
     metrics.refresh(match outcome {
-        Ok(RefreshOutcome::Refreshed(tokens)) if tokens.reissued => Label::Reissued,
-        Ok(RefreshOutcome::Refreshed(_)) => Label::Advanced,
+        Ok(RefreshOutcome::Refreshed(tokens)) => match tokens.issued {
+            Issued::Started | Issued::Advanced => Label::Advanced,
+            Issued::Reissued => Label::Reissued,
+            Issued::FastForwarded => Label::FastForwarded,
+        },
         Ok(RefreshOutcome::Refused(refusal)) => match refusal {
             TokenRefusal::Malformed => Label::Malformed,
             TokenRefusal::ScopeMismatch | TokenRefusal::AccessExpired => Label::Invalid,
@@ -98,20 +100,4 @@ fn session_answer(session: &Session, now: Timestamp) -> Response {
     let etag = HeaderValue::try_from(format!("\"{}\"", session.version)).expect("digits in quotes");
     answer.headers_mut().insert(header::ETAG, etag);
     answer
-}
-
-/// The longest `acr`, and each of `amr`, in bytes; and how many of the latter: they go into every access token.
-const MAX_AUTH_TEXT: usize = 128;
-const MAX_AMR: usize = 16;
-
-/// Refuses an authentication that would not fit into access tokens.
-fn check_auth(auth: &Auth) -> Result<(), Problem> {
-    if auth.acr.as_ref().is_some_and(|acr| acr.len() > MAX_AUTH_TEXT) {
-        return Err(Problem::field("auth.acr", format!("is longer than {MAX_AUTH_TEXT} bytes")));
-    }
-    if auth.amr.len() > MAX_AMR || auth.amr.iter().any(|method| method.len() > MAX_AUTH_TEXT) {
-        let problem = format!("has more than {MAX_AMR} methods, or one of more than {MAX_AUTH_TEXT} bytes");
-        return Err(Problem::field("auth.amr", problem));
-    }
-    Ok(())
 }

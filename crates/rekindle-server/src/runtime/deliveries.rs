@@ -1,12 +1,17 @@
 //! The delivery of webhooks: from the store's outbox to the receivers, at least once, in order per session.
 //!
 //! An event that has several receivers is done when all have it. Those that do are not asked again when another one fails, as
-//! far as this process remembers.
+//! far as this process remembers. The order is that of the outbox, which has one row for each event, whatever its receivers are:
+//! a session's next event waits until all have the one before (docs/OPERATIONS.md, "Webhooks").
+//!
+//! A server without receivers leaves the outbox to those that have some, and removes only what nobody took for so long that
+//! it would have been given up.
 
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use axum::body::Bytes;
@@ -24,13 +29,16 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 use super::{Condition, StartError, TICK};
 use crate::{
     config::{Config, HttpUrl, Secret, SecretSource, Webhook, WebhookEvent},
-    webhook::{Sender, Undelivered, next_attempt},
+    webhook::{GIVE_UP, Sender, Undelivered, next_attempt},
 };
 
 /// How many events are under way at once.
 const AT_ONCE: usize = 64;
 /// How long nobody else takes an event that was taken here: longer than an attempt.
 const LEASE: Seconds = Seconds(3 * Sender::TIMEOUT.as_secs());
+
+/// How often a server without receivers looks for what nobody delivers.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// One receiver.
 pub struct Endpoint {
@@ -77,19 +85,23 @@ struct Shared {
 }
 
 impl Deliveries {
-    /// Those of the configured webhooks; `None` when there are none.
-    pub(super) fn new(config: &Config, engine: Engine) -> Result<Option<Self>, StartError> {
-        if config.webhooks.is_empty() {
-            return Ok(None);
-        }
+    /// Those of the configured webhooks.
+    pub(super) fn new(config: &Config, engine: Engine) -> Result<Self, StartError> {
         let endpoints = config.webhooks.iter().map(endpoint).collect::<Result<_, _>>()?;
-        Ok(Some(Self(Arc::new(Shared { engine, sender: Sender::new()?, endpoints, have: Mutex::default() }))))
+        Ok(Self(Arc::new(Shared { engine, sender: Sender::new()?, endpoints, have: Mutex::default() })))
     }
 
     /// Delivers until `stop`, then finishes the attempts under way.
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut under_way = JoinSet::new();
         let mut outbox = Condition::of("the outbox of webhooks");
+        while self.0.endpoints.is_empty() && !*stop.borrow() {
+            outbox.note(self.expire().await);
+            tokio::select! {
+                () = sleep(EXPIRE_EVERY) => {}
+                _ = stop.changed() => {}
+            }
+        }
         while !*stop.borrow() {
             let room = AT_ONCE - under_way.len();
             if room > 0 {
@@ -106,6 +118,21 @@ impl Deliveries {
             }
         }
         while under_way.join_next().await.is_some() {}
+    }
+
+    /// Removes what was due so long ago that whoever delivers would have given it up.
+    async fn expire(&self) -> Result<(), StoreError> {
+        let (store, now) = (self.0.engine.store(), self.0.engine.now());
+        loop {
+            let overdue = store.take_notifications(now - GIVE_UP, now + LEASE, AT_ONCE as u32).await?;
+            for notification in &overdue {
+                store.settle_notification(notification.event.id, None).await?;
+            }
+            if overdue.is_empty() {
+                return Ok(());
+            }
+            tracing::info!(events = overdue.len(), "events that no webhook was configured for were removed");
+        }
     }
 
     async fn take(&self, limit: usize) -> Result<Vec<Notification>, StoreError> {
@@ -172,5 +199,56 @@ impl Deliveries {
         let mut byte = [0];
         self.0.engine.rng().fill(&mut byte);
         byte[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rekindle::{
+        clock::{Seconds, Timestamp},
+        engine::{EndAll, Parts, Settings, StartRequest},
+        journal::{Context, EventKind},
+        memory::MemoryStore,
+        refresh::SecretRing,
+        revocation_log::NoRevocationLog,
+        rng::SystemRng,
+        session::{EndReason, Scope},
+    };
+    use rekindle_testkit::seam::ManualClock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn without_receivers_only_what_nobody_took_for_days_is_removed() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_secs(1_800_000_000)));
+        let rng = Arc::new(SystemRng::default());
+        let product: Tag = "default".parse().unwrap();
+        let mut settings = Settings::new("https://shop.example");
+        settings.notify.insert(product.clone(), [EventKind::Start, EventKind::End].into());
+        let engine = Engine::open(Parts {
+            store: Arc::new(MemoryStore::new()),
+            revocation_log: Arc::new(NoRevocationLog),
+            clock: clock.clone(),
+            secrets: SecretRing::parse(&SecretRing::generate(1, &*rng)).unwrap(),
+            rng,
+            settings,
+        })
+        .await
+        .unwrap();
+        let scope = Scope { product: product.clone(), env: "dev".parse().unwrap() };
+        let ctx = Context::default();
+        let start = async || engine.start(&scope, StartRequest::new(product.clone(), None), &ctx).await.unwrap();
+        start().await;
+        engine.revoke_all(&scope, EndAll::default(), EndReason::Revoked, &ctx).await.unwrap();
+        clock.advance(GIVE_UP);
+        let recent = start().await.session.id;
+        clock.advance(Seconds(1));
+        let deliveries = Deliveries::new(&Config::default(), engine.clone()).unwrap();
+        deliveries.expire().await.unwrap();
+        let left = deliveries.take(10).await.unwrap();
+        assert_eq!(left.iter().map(|n| n.event.session_id).collect::<Vec<_>>(), [Some(recent)]);
+        // Both events of the old session are gone: nothing of it comes after.
+        deliveries.0.engine.store().settle_notification(left[0].event.id, None).await.unwrap();
+        assert!(deliveries.take(10).await.unwrap().is_empty());
     }
 }

@@ -17,6 +17,26 @@ pub fn private_dir(path: &Path) -> Result<(), StartError> {
     builder.create(path).map_err(StartError::file("the data directory", path))
 }
 
+/// Refuses to let root write into another user's directory: the files would be root's.
+pub fn refuse_root(dir: &Path) -> Result<(), StartError> {
+    #[cfg(unix)]
+    if let Ok(found) = fs::metadata(dir) {
+        let owner = std::os::unix::fs::MetadataExt::uid(&found);
+        if takes_over(rustix::process::geteuid().as_raw(), owner) {
+            return Err(StartError::Root { path: dir.into(), owner });
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = dir;
+    Ok(())
+}
+
+/// Whether files that `user` makes are of no use to `owner`, although the directory lets the user make them.
+#[cfg(unix)]
+fn takes_over(user: u32, owner: u32) -> bool {
+    user == 0 && owner != 0
+}
+
 /// Makes a durable file for its owner alone; `false` if there is one already, which then stays as it is.
 pub fn new_private_file(path: &Path, text: &str) -> Result<bool, StartError> {
     match write_new(path, text) {
@@ -70,6 +90,19 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_is_refused_where_the_directory_is_anothers() {
+        assert_eq!(
+            [(0, 0), (0, 1000), (1000, 1000), (1000, 0)].map(|(u, o)| takes_over(u, o)),
+            [false, true, false, false]
+        );
+        let dir = tempfile::tempdir().unwrap();
+        refuse_root(dir.path()).unwrap();
+        refuse_root(&dir.path().join("missing")).unwrap();
+        let said = StartError::Root { path: "/data".into(), owner: 7 }.to_string();
+        assert!(said.ends_with("like `sudo -u '#7' rekindle …`"), "{said}");
+    }
 
     #[test]
     fn what_is_made_is_for_its_owner_alone_and_never_overwritten_by_accident() {

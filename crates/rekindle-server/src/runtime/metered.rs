@@ -55,7 +55,7 @@ metered! {
     events(query: EventQuery) -> Vec<Event>;
     users(query: UserQuery) -> Vec<UserSummary>;
     user(scope: &Scope, user_id: &UserId, now: Timestamp) -> Option<UserSummary>;
-    erase_user(erase: EraseUser) -> Vec<EndedSession>;
+    erase_user(erase: EraseUser) -> EndedMany;
     ban(ban: BanUser) -> EndedMany;
     lift_ban(scope: &Scope, user_id: &UserId, audit: AuditEntry) -> bool;
     revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>;

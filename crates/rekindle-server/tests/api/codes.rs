@@ -50,7 +50,7 @@ async fn a_token_of_one_environment_is_refused_in_every_other() {
     let server = Server::new().await;
     server.environment(true).await;
     let tokens = server.start(json!({})).await;
-    let before = server.contents();
+    let before = server.contents().await;
     let (refresh, access) = (&tokens["refresh_token"], &tokens["access_token"]);
     for (path, body) in [
         ("refresh", json!({ "refresh_token": refresh })),
@@ -75,7 +75,7 @@ async fn a_token_of_one_environment_is_refused_in_every_other() {
     // A row's id is not known there either.
     server.get(&format!("/v1/default/live/sessions/{}", id(&tokens))).await.refused("session_not_found");
     server.delete(&format!("/v1/default/live/sessions/{}", id(&tokens))).await.refused("session_not_found");
-    assert_eq!(server.contents(), before);
+    assert_eq!(server.contents().await, before);
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn definitions_refuse_what_does_not_fit_them() {
 #[tokio::test]
 async fn data_claims_and_bodies_have_limits() {
     let server = Server::new().await;
-    let before = server.contents();
+    let before = server.contents().await;
     for (name, bytes) in [("data", 65_536), ("claims", 4096)] {
         let problem =
             server.ask("POST sessions", json!({ name: { "x": "x".repeat(bytes) } })).await.refused("data_invalid");
@@ -176,7 +176,7 @@ async fn data_claims_and_bodies_have_limits() {
     }
     let large = json!({ "data": { "x": "x".repeat(262_144) } });
     server.ask("POST sessions", large).await.refused("payload_too_large");
-    assert_eq!(server.contents(), before);
+    assert_eq!(server.contents().await, before);
     let fits = json!({ "data": { "x": "x".repeat(65_536 - 8) }, "claims": { "x": "x".repeat(4096 - 8) } });
     let tokens = server.start(fits).await;
     let verified = server.ask("POST sessions/verify", json!({ "access_token": tokens["access_token"] })).await;

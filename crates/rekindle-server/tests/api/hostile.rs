@@ -23,7 +23,7 @@ fn damaged(token: &str) -> Vec<String> {
 async fn damaged_refresh_tokens_are_malformed_and_change_nothing() {
     let server = Server::new().await;
     let tokens = server.start(json!({})).await;
-    let before = server.contents();
+    let before = server.contents().await;
     for token in damaged(tokens["refresh_token"].as_str().unwrap()) {
         for path in ["refresh", "mint", "end"] {
             server
@@ -34,7 +34,7 @@ async fn damaged_refresh_tokens_are_malformed_and_change_nothing() {
     }
     let elevate = json!({ "refresh_token": "rkr_", "auth": { "time": "2026-11-20T10:00:00Z" } });
     server.ask("POST sessions/elevate", elevate).await.refused("token_malformed");
-    assert_eq!(server.contents(), before);
+    assert_eq!(server.contents().await, before);
     server.refresh(&tokens).await.with(200);
 }
 
@@ -42,7 +42,7 @@ async fn damaged_refresh_tokens_are_malformed_and_change_nothing() {
 async fn damaged_access_tokens_are_malformed_and_change_nothing() {
     let server = Server::new().await;
     let tokens = server.start(json!({})).await;
-    let before = server.contents();
+    let before = server.contents().await;
     let text = tokens["access_token"].as_str().unwrap();
     let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{}.", text.split('.').nth(1).unwrap());
     for token in damaged(text).into_iter().chain([none]) {
@@ -51,7 +51,7 @@ async fn damaged_access_tokens_are_malformed_and_change_nothing() {
         assert_eq!(verified, json!({ "active": false, "code": "token_malformed" }));
         server.ask("POST sessions/end", body).await.refused("token_malformed");
     }
-    assert_eq!(server.contents(), before);
+    assert_eq!(server.contents().await, before);
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn bodies_that_are_not_as_documented_are_refused_by_name_and_change_nothin
     let tokens = server.start(json!({})).await;
     let session = format!("PATCH sessions/{}", crate::server::id(&tokens));
     let token = tokens["refresh_token"].clone();
-    let before = server.contents();
+    let before = server.contents().await;
     let proof = |name: &str, value: Value| {
         let mut proof = json!({
             "session_id": tokens["session"]["id"], "generation": 0, "commitment": Opening::draw(&*server.rng).commitment(),
@@ -129,7 +129,7 @@ async fn bodies_that_are_not_as_documented_are_refused_by_name_and_change_nothin
         let problem = server.ask(line, body.clone()).await.refused("invalid_request");
         assert_eq!(problem["fields"][0]["field"], field, "{line} {body}: {problem}");
     }
-    assert_eq!(server.contents(), before);
+    assert_eq!(server.contents().await, before);
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn queries_and_headers_that_are_not_as_documented_are_refused() {
     let server = Server::new().await;
     let tokens = server.start(json!({})).await;
     let path = format!("sessions/{}", crate::server::id(&tokens));
-    let before = server.contents();
+    let before = server.contents().await;
     for query in [
         "sessions?limit=0",
         "sessions?limit=201",
@@ -176,13 +176,13 @@ async fn queries_and_headers_that_are_not_as_documented_are_refused() {
         let request = server.request("POST sessions", Some(json!({})), &[(name, "a"), (name, "b")]);
         server.send(request).await.refused("invalid_request");
     }
-    assert_eq!(server.contents(), before);
+    assert_eq!(server.contents().await, before);
 }
 
 #[tokio::test]
 async fn other_content_types_and_bad_json_are_refused() {
     let server = Server::new().await;
-    let before = server.contents();
+    let before = server.contents().await;
     for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""] {
         server.ask_with("POST sessions", json!({}), &[("content-type", kind)]).await.refused("unsupported_media_type");
     }
@@ -203,6 +203,6 @@ async fn other_content_types_and_bad_json_are_refused() {
         *request.body_mut() = axum::body::Body::from(body.to_owned());
         server.send(request).await.refused("invalid_request");
     }
-    assert_eq!(server.contents(), before);
+    assert_eq!(server.contents().await, before);
     server.start(json!({})).await;
 }

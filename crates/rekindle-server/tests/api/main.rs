@@ -1,4 +1,5 @@
-//! The HTTP API on an engine in memory, endpoint by endpoint, with time, randomness and the store's health in the test's hands.
+//! The HTTP API, endpoint by endpoint, with time, randomness and the store's health in the test's hands: on a store in memory,
+//! or on the one that `REKINDLE_TEST_STORE` names. `./test` takes all of them.
 
 mod answers;
 mod codes;

@@ -1,5 +1,6 @@
 //! A server under test, and a client of it.
 
+use std::env;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use axum::{
     http::{HeaderMap, Request, StatusCode},
 };
 use rekindle::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     definition::Definition,
     engine::{Engine, Parts, Settings},
     journal::{Context, Event, EventId},
@@ -27,20 +28,53 @@ use rekindle::{
 use rekindle_server::{
     app::App,
     config::{Config, Overrides},
+    runtime::OpenStore,
 };
-use rekindle_testkit::seam::{ManualClock, SeededRng};
+use rekindle_testkit::{
+    contents::contents,
+    seam::{ManualClock, SeededRng},
+    servers::{
+        mysql::Mysql,
+        postgres::Postgres,
+        redis::{Cluster, Redis},
+    },
+};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 /// A store that can be made slow or unreachable.
-#[derive(Default)]
 pub struct MoodyStore {
-    pub inner: MemoryStore,
+    inner: Arc<dyn Store>,
     pub out: AtomicBool,
     pub delay_millis: AtomicU64,
+    /// Of a store in a file.
+    _folder: Option<TempDir>,
 }
 
 impl MoodyStore {
+    /// On an empty store of the kind that `REKINDLE_TEST_STORE` names; in memory by default.
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = match env::var("REKINDLE_TEST_STORE").as_deref() {
+            Err(_) | Ok("memory") => return Self::on(Arc::new(MemoryStore::new()), None),
+            Ok("sqlite") => format!("sqlite:{}", folder.path().join("rekindle.db").display()),
+            Ok("postgres") => Postgres::shared().url(&Postgres::shared().new_database()),
+            Ok("mysql") => Mysql::shared().url(&Mysql::shared().new_database()),
+            Ok("redis") => Redis::shared().new_url(),
+            Ok("redis-cluster") => Cluster::shared().new_url(),
+            Ok(other) => {
+                panic!("REKINDLE_TEST_STORE is `{other}`: give memory, sqlite, postgres, mysql, redis or redis-cluster")
+            }
+        };
+        let config = Config { data_dir: folder.path().into(), store: url.parse().unwrap(), ..Config::default() };
+        Self::on(OpenStore::open(&config).await.unwrap().shared(), Some(folder))
+    }
+
+    fn on(inner: Arc<dyn Store>, folder: Option<TempDir>) -> Self {
+        Self { inner, out: AtomicBool::new(false), delay_millis: AtomicU64::new(0), _folder: folder }
+    }
+
     async fn mood(&self) -> StoreResult<()> {
         match self.delay_millis.load(Ordering::SeqCst) {
             0 => {}
@@ -79,7 +113,7 @@ moody! {
     events(query: EventQuery) -> Vec<Event>;
     users(query: UserQuery) -> Vec<UserSummary>;
     user(scope: &Scope, user_id: &UserId, now: Timestamp) -> Option<UserSummary>;
-    erase_user(erase: EraseUser) -> Vec<EndedSession>;
+    erase_user(erase: EraseUser) -> EndedMany;
     ban(ban: BanUser) -> EndedMany;
     lift_ban(scope: &Scope, user_id: &UserId, audit: AuditEntry) -> bool;
     revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>;
@@ -155,7 +189,7 @@ impl Server {
     pub async fn configured(config: &str) -> Self {
         let rng = Arc::new(SeededRng::new(7));
         let clock = Arc::new(ManualClock::at("2026-11-20T10:00:00Z".parse().unwrap()));
-        let store = Arc::new(MoodyStore { inner: MemoryStore::new(), ..MoodyStore::default() });
+        let store = Arc::new(MoodyStore::new().await);
         let engine = Engine::open(Parts {
             store: store.clone(),
             revocation_log: Arc::new(NoRevocationLog),
@@ -238,8 +272,8 @@ impl Server {
     }
 
     /// Everything that the store holds.
-    pub fn contents(&self) -> String {
-        format!("{:?}", self.store.inner)
+    pub async fn contents(&self) -> String {
+        contents(&*self.store.inner, self.clock.now()).await.unwrap()
     }
 
     pub fn set_out(&self, out: bool) {

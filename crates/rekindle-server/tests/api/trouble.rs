@@ -44,14 +44,14 @@ fn requests(tokens: &Value) -> Vec<(String, Value)> {
 async fn an_outage_is_503_everywhere_and_costs_nobody_a_session() {
     let server = Server::new().await;
     let tokens = server.start(json!({ "user_id": "ann" })).await;
-    let before = server.contents();
+    let before = server.contents().await;
     server.set_out(true);
     for (line, body) in requests(&tokens) {
         let answer = server.ask(&line, body).await;
         assert_eq!(answer.header("retry-after"), "1", "{line}");
         answer.refused("unavailable");
     }
-    assert_eq!(server.contents(), before);
+    assert_eq!(server.contents().await, before);
     server.set_out(false);
     for (line, body) in requests(&tokens) {
         let answer = server.ask(&line, body).await;

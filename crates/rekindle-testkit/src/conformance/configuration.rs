@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use rekindle::clock::Seconds;
 use rekindle::definition::Definition;
 use rekindle::keys::{Algorithm, SigningKey};
 use rekindle::session::{EndReason, Scope, Session};
@@ -117,6 +118,26 @@ pub async fn definitions_keep_their_versions(store: Arc<dyn Store>) {
     assert_eq!(change(&*store, nowhere).await, Changed::NoProduct);
     let nowhere = Change::DeleteDefinition { product: tag("none"), tag: tag("admin"), now: at(1) };
     assert_eq!(change(&*store, nowhere).await, Changed::NoProduct);
+}
+
+/// The feed must tell of a session for as long as its longest-living access token.
+pub async fn the_longest_access_lifetime_is_remembered(store: Arc<dyn Store>) {
+    let longest = async || found(&*store, &scope()).await.longest_access;
+    let default = Definition::default_for(tag("default")).access_token.lifetime.seconds();
+    assert_eq!(longest().await, default);
+    let with = |lifetime: u64| {
+        let patch = serde_json::json!({ "access_token": { "lifetime": lifetime } });
+        Definition::default_for(tag("admin")).patched(&patch).unwrap()
+    };
+    let long = Change::CreateDefinition(tag("default"), with(7_200));
+    assert_eq!(change(&*store, long).await, Changed::Done);
+    assert_eq!(longest().await, Seconds(7_200));
+    let short = with(60);
+    let shorter = Change::UpdateDefinition { product: tag("default"), version: 1, definition: short };
+    assert_eq!(change(&*store, shorter).await, Changed::Done);
+    let gone = Change::DeleteDefinition { product: tag("default"), tag: tag("admin"), now: at(1) };
+    assert_eq!(change(&*store, gone).await, Changed::Done);
+    assert_eq!(longest().await, Seconds(7_200));
 }
 
 /// While sessions are active, none of the three can go; afterwards all that belonged to it goes.

@@ -5,7 +5,7 @@ use rekindle::journal::{EventKind, Outcome};
 use rekindle::refresh::Commitment;
 use rekindle::rotation::Position;
 use rekindle::session::{Auth, EndReason, Session};
-use rekindle::store::{Advance, Confirmation, Elevation, FastForward, Revocation, Store, Update};
+use rekindle::store::{Advance, Confirmation, Elevation, FastForward, Revocation, Revoked, Store, Update};
 
 use crate::fixtures::*;
 
@@ -83,7 +83,7 @@ pub async fn an_elevation_refuses_older_generations(store: Arc<dyn Store>) {
         seq: feed[0].seq,
         scope: scope(),
         session_id: session.id,
-        below_generation: Some(1),
+        what: Revoked::Below(1),
         at: at(5),
         expires_at: at(305),
     };

@@ -13,7 +13,7 @@ use super::judge::Party;
 use super::world::{Answer, Ask, Held, World};
 use super::{MAX_SKEW, Plan, Variant};
 
-/// How many generations' openings are kept.
+/// Of how many generations, and of how many logins, openings are kept.
 const KEPT_OPENINGS: usize = 8;
 
 /// How many requests one refresh may take, however often it is told something new.
@@ -29,11 +29,13 @@ pub(super) enum Kind {
     Bearer,
     /// Starts as bearer, and sends commitments from its first refresh on.
     Upgrader,
+    /// A copy of somebody's client, in the hands of somebody who gives nothing up.
+    Thief,
 }
 
 impl Kind {
     pub(super) fn commits_at_login(self) -> bool {
-        matches!(self, Self::Native | Self::Browser)
+        matches!(self, Self::Native | Self::Browser | Self::Thief)
     }
 
     /// Whether no request of it outlives its wait for the answer, and none is doubled.
@@ -62,8 +64,8 @@ pub(super) struct Device {
     pub(super) held: RefCell<Option<Held>>,
     pub(super) storage: RefCell<Storage>,
     pub(super) in_flight: Rc<()>,
-    /// Its storage was taken from it.
-    pub(super) evicted: Cell<bool>,
+    /// Openings that were durable and are gone: evicted, or older than those that are kept.
+    dropped: RefCell<BTreeSet<Commitment>>,
     logins: Cell<u64>,
     /// Which tab holds the Web Lock.
     lock: Cell<Option<Group>>,
@@ -79,6 +81,8 @@ pub(super) enum Exchange {
     Ended,
     /// There is nothing (any more) to refresh with.
     SignIn,
+    /// The session was given up: the openings that it needs are gone.
+    GivenUp,
     /// No answer, or 503: the same again later.
     Unanswered,
 }
@@ -95,7 +99,7 @@ impl Device {
             held: RefCell::default(),
             storage: RefCell::default(),
             in_flight: Rc::new(()),
-            evicted: Cell::new(false),
+            dropped: RefCell::default(),
             logins: Cell::new(0),
             lock: Cell::new(None),
             volatile: RefCell::default(),
@@ -125,8 +129,8 @@ impl Device {
 
     /// The browser cleans up the storage of scripts; cookies stay.
     pub(super) fn evict(&self) {
+        self.dropped.borrow_mut().extend(self.commitments());
         *self.storage.borrow_mut() = Storage::default();
-        self.evicted.set(true);
     }
 
     /// The openings that are in storage, as commitments.
@@ -192,7 +196,8 @@ impl Device {
         let kept: Vec<(SessionId, u32)> =
             storage.openings.range((session, 0)..=(session, u32::MAX)).map(|(key, _)| *key).collect();
         for key in kept.iter().rev().skip(KEPT_OPENINGS) {
-            storage.openings.remove(key);
+            let dropped = storage.openings.remove(key);
+            self.dropped.borrow_mut().extend(dropped.map(|o| o.commitment()));
         }
     }
 
@@ -247,8 +252,9 @@ impl Device {
                 world.sleep(world.rng.below(20)).await;
                 let mut storage = self.storage.borrow_mut();
                 storage.logins.push_back((key.clone(), opening));
-                if storage.logins.len() > 4 {
-                    storage.logins.pop_front();
+                if storage.logins.len() > KEPT_OPENINGS {
+                    let dropped = storage.logins.pop_front().and_then(|(_, opening)| opening);
+                    self.dropped.borrow_mut().extend(dropped.map(|o| o.commitment()));
                 }
                 storage.pending_login = Some(key.clone());
                 key
@@ -320,15 +326,14 @@ impl Device {
                 }
                 Some(Answer::Refused(TokenRefusal::Superseded(standing))) => {
                     let Some(next) = self.superseded(target, &standing, &mut newest) else {
-                        let beyond = target.1 > standing.generation + KEPT_OPENINGS as u32 - 2;
-                        return self.lost_its_place(world, &token, "superseded", beyond);
+                        return self.give_up(world, token, "superseded", standing.commitment).await;
                     };
                     go_on = next;
                 }
                 Some(Answer::Refused(TokenRefusal::ProofRequired(standing))) => {
                     let named = (standing.session_id, standing.generation, standing.commitment);
                     if self.opening(named).is_none() || named == target {
-                        return self.lost_its_place(world, &token, "proof_required", false);
+                        return self.give_up(world, token, "proof_required", standing.commitment).await;
                     }
                     go_on = Some(named);
                 }
@@ -376,15 +381,21 @@ impl Device {
         Some(Some(presented))
     }
 
-    /// A sign-in is needed although nothing ended: only an evicted storage may need this, or one whose cookie went back while
-    /// the store lost more generations than openings are kept for (`beyond`).
-    fn lost_its_place(&self, world: &World, sent: &Held, told: &str, beyond: bool) -> Exchange {
-        let honest = !world.judge.borrow().is_tainted(sent.session);
-        if honest && self.kind.commits_at_login() && !self.evicted.get() && !beyond {
+    /// Nothing ended, but this client cannot go on: it signs out before it signs in again, as a thief may be the one who can.
+    ///
+    /// Property 1 allows it only where openings of both the presented and the named generation were there, and are gone.
+    async fn give_up(self: &Rc<Self>, world: &Rc<World>, held: Held, told: &str, named: Commitment) -> Exchange {
+        let gone = [held.commitment, named].iter().all(|c| self.dropped.borrow().contains(c));
+        let honest = !world.judge.borrow().is_tainted(held.session);
+        if honest && self.kind.commits_at_login() && !gone {
             world.violated(1, format!("device {} must sign in again: {told}, and nothing to answer it with", self.id));
         }
-        self.evicted.set(self.evicted.get() || beyond);
-        self.clear(sent);
-        Exchange::SignIn
+        let silently = self.kind == Kind::Thief || world.plan.variant == Variant::GivesUpSilently;
+        if !silently && !matches!(world.exchange(self, Ask::SignOut { token: held.clone() }).await, Some(Answer::Done))
+        {
+            return Exchange::Unanswered;
+        }
+        self.clear(&held);
+        Exchange::GivenUp
     }
 }

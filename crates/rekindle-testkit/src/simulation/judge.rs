@@ -354,8 +354,7 @@ impl Judge {
             match (event.kind, event.outcome) {
                 (EventKind::Start, _) => started = true,
                 (EventKind::Refresh | EventKind::Elevate, Some(Outcome::Advanced)) => {
-                    let in_place = event.kind == EventKind::Elevate && event.generation == reached;
-                    if event.generation != reached + 1 && !in_place {
+                    if event.generation != reached + 1 {
                         self.violated(
                             8,
                             format!("{name}: from {reached} the journal advances to {}", event.generation),
@@ -364,7 +363,7 @@ impl Judge {
                     reached = event.generation;
                 }
                 (EventKind::Refresh, Some(Outcome::FastForwarded)) => {
-                    if event.presented_generation != Some(reached) || event.generation <= reached {
+                    if event.presented_generation != Some(event.generation) || event.generation <= reached {
                         self.violated(8, format!("{name}: from {reached} fast-forward to {}", event.generation));
                     }
                     (reached, end) = (event.generation, None);

@@ -133,6 +133,7 @@ impl Faults for SimFaults {
                     }
                 }
             }
+            (Intent::Revocations(limit), Variant::SilentFeed) => *limit = 0,
             _ => {}
         }
     }
@@ -523,12 +524,13 @@ impl World {
         let (scope, tag) = (&self.scope, "default".parse().expect("a valid tag"));
         Ok(match ask {
             Ask::Start { key, commitment } => {
+                let login = key.clone();
                 let mut request = StartRequest::new(tag, Some(user.clone()));
                 request.commitment = commitment;
                 request.idempotency_key = Some(key);
                 let tokens = held(&engine.start(scope, request, &ctx).await?);
                 self.judge.borrow_mut().counts.starts += 1;
-                let what = format!("starts {}", self.name(tokens.session));
+                let what = format!("{login} starts {}", self.name(tokens.session));
                 (Answer::Tokens(tokens), what)
             }
             Ask::Refresh { token, proof, elevate } => {

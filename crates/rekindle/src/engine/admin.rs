@@ -12,7 +12,7 @@ use super::{Engine, Error};
 use crate::clock::Timestamp;
 use crate::definition::{Definition, DefinitionProblems};
 use crate::journal::{Context, EventId};
-use crate::keys::{Algorithm, KeyId};
+use crate::keys::{Algorithm, KeyId, SigningKey};
 use crate::rng;
 use crate::session::{Env, Scope, Tag};
 use crate::store::{ApiKey, AuditEntry, Change, Changed, Environment, Permission, Product, ProductRecord, ScopeRead};
@@ -31,7 +31,8 @@ pub struct DefinitionView {
 pub enum Rotation {
     /// The new key is published now and signs once every cache has it.
     Planned,
-    /// The new key signs at once and every older one is withdrawn: tokens signed by those are refused from now on. For a
+    /// The new key signs at once and every older one is withdrawn, one that waits to sign included: their tokens are refused
+    /// from now on as [`TokenRefusal::AccessExpired`](super::TokenRefusal::AccessExpired), so that clients refresh. For a
     /// private key that has leaked.
     Emergency,
 }
@@ -178,15 +179,11 @@ impl Engine {
         self.change(change, ctx, "definition.delete", format!("{product}/definitions/{tag}")).await
     }
 
-    /// A scope's signing keys: id, algorithm, since when published, from when signing; oldest first.
+    /// A scope's signing keys: id, algorithm, since when published, from when signing; oldest first. Without those that were
+    /// withdrawn.
     pub async fn signing_keys(&self, scope: &Scope) -> Result<Vec<(KeyId, Algorithm, Timestamp, Timestamp)>, Error> {
-        let record = match self.inner.store.scope(scope).await? {
-            ScopeRead::NoProduct => return Err(Error::ProductNotFound(scope.product.clone())),
-            ScopeRead::NoEnvironment => return Err(Error::EnvironmentNotFound(scope.clone())),
-            ScopeRead::Found(record) => record,
-        };
-        let mut keys: Vec<_> =
-            record.keys.into_iter().map(|k| (k.kid, k.algorithm, k.created_at, k.signs_from)).collect();
+        let keys = self.usable_keys(scope).await?;
+        let mut keys: Vec<_> = keys.into_iter().map(|k| (k.kid, k.algorithm, k.created_at, k.signs_from)).collect();
         keys.sort_by(|a, b| (a.3, a.2, &a.0).cmp(&(b.3, b.2, &b.0)));
         Ok(keys)
     }
@@ -197,7 +194,7 @@ impl Engine {
         self.recheck_config();
         let state = self.scope(scope).await?;
         let emergency = how == Rotation::Emergency;
-        let old: Vec<KeyId> = self.signing_keys(scope).await?.into_iter().map(|k| k.0).collect();
+        let old = self.usable_keys(scope).await?;
         let mut signs_from = now;
         for algorithm in state.algorithms() {
             let successor = state.keys.rotation(algorithm, now, emergency);
@@ -207,7 +204,8 @@ impl Engine {
             }
         }
         if emergency {
-            self.inner.store.remove_signing_keys(old).await?;
+            let withdrawn = old.iter().map(SigningKey::withdrawn).collect();
+            self.inner.store.rewrap_signing_keys(withdrawn).await?;
             self.recheck_config();
         }
         let action = if emergency { "keys.rotate_emergency" } else { "keys.rotate" };
@@ -246,6 +244,15 @@ impl Engine {
     /// A page of the audit log, newest first.
     pub async fn audit_log(&self, before: Option<EventId>, limit: u32) -> Result<Vec<AuditEntry>, Error> {
         Ok(self.inner.store.audit_log(before, limit).await?)
+    }
+
+    /// The signing keys that were not withdrawn, in no particular order.
+    async fn usable_keys(&self, scope: &Scope) -> Result<Vec<SigningKey>, Error> {
+        match self.inner.store.scope(scope).await? {
+            ScopeRead::NoProduct => Err(Error::ProductNotFound(scope.product.clone())),
+            ScopeRead::NoEnvironment => Err(Error::EnvironmentNotFound(scope.clone())),
+            ScopeRead::Found(record) => Ok(record.keys.into_iter().filter(|k| !k.is_withdrawn()).collect()),
+        }
     }
 
     async fn change(&self, change: Change, ctx: &Context, action: &str, target: String) -> Result<(), Error> {

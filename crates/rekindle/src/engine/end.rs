@@ -104,13 +104,14 @@ impl Engine {
             tag,
             // What starts from here on is not meant, and would make the batches endless.
             started_until: Some(started_until.map_or(now, |until| until.min(now))),
-            refreshed_from,
+            // Rows carry whole seconds: who was refreshed in the second of that moment is meant, too.
+            refreshed_from: refreshed_from.map(|t| Timestamp::from_secs(t.secs())),
             after: None,
             limit: BATCH,
             ending: self.ending(ctx, now, reason, &state),
             audit: Some(audit),
         };
-        self.end_batches(end).await
+        self.end_batches(end, None).await
     }
 
     /// Bans a user: its sessions end, and none can start until the ban is over or lifted. How many ended.
@@ -146,13 +147,8 @@ impl Engine {
             audit: Some(audit),
         };
         let first = BanUser { ban: Ban { at: now, until, reason }, end: end.clone(), event };
-        let EndedMany { ended, next } = self.inner.store.ban(first).await?;
-        let count = ended.len() as u64;
-        self.ended(ended, end.ending.feed_until).await?;
-        match next {
-            None => Ok(count),
-            Some(_) => Ok(count + self.end_batches(EndMany { after: next, ..end }).await?),
-        }
+        let first = self.inner.store.ban(first).await?;
+        self.end_batches(end, Some(first)).await
     }
 
     /// Lifts a ban; whether there was one.
@@ -170,9 +166,9 @@ impl Engine {
         let feed_until = ending.feed_until;
         let audit = self.audit(ctx, "user.erase", user_target(scope, user_id));
         let erase = EraseUser { scope: scope.clone(), user_id: user_id.clone(), ending, audit };
-        let ended = self.inner.store.erase_user(erase).await?;
-        let count = ended.len() as u64;
-        self.ended(ended, feed_until).await?;
+        let erased = self.inner.store.erase_user(erase).await?;
+        let count = self.many_ended(erased, feed_until).await?;
+        self.complete_log().await?;
         Ok(count)
     }
 
@@ -189,21 +185,42 @@ impl Engine {
         }
     }
 
-    /// Ends batch after batch until everything was seen; how many ended.
-    pub(super) async fn end_batches(&self, mut end: EndMany) -> Result<u64, Error> {
+    /// Ends batch after batch until everything was seen, from what came of the first one if that was done; how many ended.
+    pub(super) async fn end_batches(&self, mut end: EndMany, first: Option<EndedMany>) -> Result<u64, Error> {
         end.limit = BATCH;
         let first_event = end.ending.event.id;
         let mut count = 0;
+        let mut batch = match first {
+            Some(batch) => batch,
+            None => self.inner.store.end_many(end.clone()).await?,
+        };
         loop {
-            end.ending.event.id = first_event.nth(count as u32);
-            let EndedMany { ended, next } = self.inner.store.end_many(end.clone()).await?;
-            count += ended.len() as u64;
-            self.ended(ended, end.ending.feed_until).await?;
-            match next {
-                Some(_) => end.after = next,
-                None => return Ok(count),
+            end.after = batch.next;
+            count += self.many_ended(batch, end.ending.feed_until).await?;
+            if end.after.is_none() {
+                break;
             }
+            end.ending.event.id = first_event.nth(count as u32);
+            batch = self.inner.store.end_many(end.clone()).await?;
         }
+        self.complete_log().await?;
+        Ok(count)
+    }
+
+    async fn many_ended(
+        &self,
+        EndedMany { mut ended, idle, .. }: EndedMany,
+        feed_until: Timestamp,
+    ) -> Result<u64, Error> {
+        let count = ended.len() as u64;
+        ended.extend(idle);
+        self.ended(ended, feed_until).await?;
+        Ok(count)
+    }
+
+    /// Before many endings are acknowledged: an earlier try may have ended some and lost the answer. The feed knows them.
+    async fn complete_log(&self) -> Result<(), Error> {
+        self.read_feed().await?.1
     }
 
     /// A session's row, ended if the revocation log says so. The log is asked after the store, which may lose its last writes
@@ -221,7 +238,7 @@ impl Engine {
     /// The ending that the revocation log knows of, whatever the store says; the store is told again if it lost it.
     pub(super) async fn known_ending(&self, id: SessionId) -> Result<Option<EndReason>, StoreError> {
         let Some(known) = self.inner.log.ended(id) else { return Ok(None) };
-        self.end_again(known).await?;
+        Box::pin(self.end_again(known)).await?;
         Ok(Some(known.reason))
     }
 
@@ -262,6 +279,7 @@ impl Engine {
             && !applied
             && let Some(ended) = session.end(now)
             && session.scope == *scope
+            && session.expires_at > now
             && self.inner.log.ended(id).is_none()
         {
             // A row that lost writes may only seem to be idle: from here on no newer token brings it forward.

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::scopes::{Grant, ScopeState};
-use super::{Engine, Error, Standing, TokenRefusal, Tokens};
+use super::start::check_auth;
+use super::{Engine, Error, Issued, Standing, TokenRefusal, Tokens};
 use crate::access::AccessToken;
 use crate::clock::{Seconds, Timestamp};
 use crate::definition::{Definition, Mint as MintPolicy, OnTheft};
@@ -104,6 +105,8 @@ struct Request<'a> {
 enum Step {
     Answer(RefreshOutcome),
     DecideAgain(Option<Session>),
+    /// The row was brought forward.
+    FastForwarded(Session),
 }
 
 impl Engine {
@@ -117,6 +120,7 @@ impl Engine {
 
     /// Rotates after a re-authentication: the session rests on `auth` from here on, and older access tokens are refused.
     pub async fn elevate(&self, scope: &Scope, request: Elevate<'_>, ctx: &Context) -> Result<RefreshOutcome, Error> {
+        check_auth(&request.auth)?;
         self.rotate(scope, request.refresh, Some(request.auth), ctx).await
     }
 
@@ -181,9 +185,13 @@ impl Engine {
         // The log may know of an ending that the store lost.
         self.known_ending(presented.session).await?;
         let mut step = self.optimistic(&request).await?;
+        let mut fast_forwarded = false;
         for _ in 0..MAX_RACES {
             step = match step {
-                Step::Answer(RefreshOutcome::Refreshed(tokens)) => {
+                Step::Answer(RefreshOutcome::Refreshed(mut tokens)) => {
+                    if fast_forwarded {
+                        tokens.issued = Issued::FastForwarded;
+                    }
                     // The store may have lost the ending after the log was asked, or a fast-forward revived an idle row.
                     let ended = self.known_ending(presented.session).await?;
                     return Ok(match ended {
@@ -192,7 +200,12 @@ impl Engine {
                     });
                 }
                 Step::Answer(refused) => return Ok(refused),
-                Step::DecideAgain(session) => self.decide_on(&request, session).await?,
+                // Boxed, because it is rare and large: the usual refresh does not carry its room around.
+                Step::DecideAgain(session) => Box::pin(self.decide_on(&request, session)).await?,
+                Step::FastForwarded(session) => {
+                    fast_forwarded = true;
+                    Box::pin(self.decide_on(&request, Some(session))).await?
+                }
             };
         }
         Err(Error::Conflict("the session changed too often while it was refreshed; repeat the request".into()))
@@ -282,7 +295,7 @@ impl Engine {
         {
             Cas::Applied(session) => {
                 self.note_elevation(request, &session);
-                self.answer(request, definition, session, now).await
+                self.answer(request, definition, session, Issued::Advanced, now).await
             }
             Cas::Stale(session) => Ok(Step::DecideAgain(session)),
         }
@@ -297,13 +310,15 @@ impl Engine {
         now: Timestamp,
     ) -> Advance {
         let kind = if request.auth.is_some() { EventKind::Elevate } else { EventKind::Refresh };
+        let in_place = next.generation == generation;
         let event = Event {
             session_id: Some(request.presented.session),
-            outcome: Some(Outcome::Advanced),
+            outcome: Some(if in_place { Outcome::Reissued } else { Outcome::Advanced }),
             generation: next.generation,
+            presented_generation: in_place.then_some(request.presented.position.generation),
             ..self.event(request.ctx, now, kind)
         };
-        let feed_until = now + request.state.longest_access_lifetime();
+        let feed_until = now + request.state.longest_access;
         Advance {
             id: request.presented.session,
             scope: request.scope.clone(),
@@ -332,17 +347,13 @@ impl Engine {
             return match self.inner.store.advance(intent).await? {
                 Cas::Applied(session) => {
                     self.note_elevation(request, &session);
-                    self.answer(request, definition, session, now).await
+                    self.answer(request, definition, session, Issued::Reissued, now).await
                 }
                 Cas::Stale(session) => Ok(Step::DecideAgain(session)),
             };
         }
         self.record_refused(request.ctx, &session, &request.presented, EventKind::Refresh, Outcome::Reissued).await?;
-        let mut step = self.answer(request, definition, session, now).await?;
-        if let Step::Answer(RefreshOutcome::Refreshed(tokens)) = &mut step {
-            tokens.reissued = true;
-        }
-        Ok(step)
+        self.answer(request, definition, session, Issued::Reissued, now).await
     }
 
     async fn fast_forward(
@@ -370,7 +381,7 @@ impl Engine {
             session_id: Some(session.id),
             outcome: Some(Outcome::FastForwarded),
             generation: to.generation,
-            presented_generation: Some(session.position.generation),
+            presented_generation: Some(to.generation),
             ..self.event(request.ctx, now, EventKind::Refresh)
         };
         let fast_forward = FastForward {
@@ -382,10 +393,10 @@ impl Engine {
             event,
             now,
         };
-        Ok(Step::DecideAgain(match self.inner.store.fast_forward(fast_forward).await? {
-            Cas::Applied(session) => Some(session),
-            Cas::Stale(session) => session,
-        }))
+        Ok(match self.inner.store.fast_forward(fast_forward).await? {
+            Cas::Applied(session) => Step::FastForwarded(session),
+            Cas::Stale(session) => Step::DecideAgain(session),
+        })
     }
 
     /// Why a token that is newer than its row is not believed over it: the revocation log knows better.
@@ -429,7 +440,7 @@ impl Engine {
                 ending: self.ending(request.ctx, now, EndReason::Theft, request.state),
                 audit: None,
             };
-            self.end_batches(others).await?;
+            self.end_batches(others, None).await?;
         }
         let mut ending = self.ending(request.ctx, now, EndReason::Theft, request.state);
         // Right after its cause in the journal's order.
@@ -461,16 +472,18 @@ impl Engine {
         request: &Request<'_>,
         definition: &Definition,
         session: Session,
+        issued: Issued,
         now: Timestamp,
     ) -> Result<Step, Error> {
         // Where the parent or the child is a bearer token, the child's use must be reported, or the parent stays good.
         let parent = request.presented.position;
         let confirms = parent.commitment.is_none() || session.position.commitment.is_none();
         let grant = Grant { lifetime: definition.access_token.lifetime.seconds(), confirms };
-        Ok(Step::Answer(RefreshOutcome::Refreshed(self.tokens(request.state, definition, session, grant, now).await?)))
+        let tokens = self.tokens(request.state, definition, session, grant, now).await?;
+        Ok(Step::Answer(RefreshOutcome::Refreshed(Tokens { issued, ..tokens })))
     }
 
-    /// Signs an access token and issues the refresh token of the session's present position.
+    /// Signs an access token and issues the refresh token of the session's present position, as for a session that started.
     pub(super) async fn tokens(
         &self,
         state: &ScopeState,
@@ -489,7 +502,7 @@ impl Engine {
             access_token,
             access_token_expires_at,
             refresh_token,
-            reissued: false,
+            issued: Issued::Started,
         })
     }
 
@@ -515,7 +528,7 @@ impl Engine {
 
     fn note_elevation(&self, request: &Request<'_>, session: &Session) {
         if request.auth.is_some() {
-            let until = self.now() + request.state.longest_access_lifetime();
+            let until = self.now() + request.state.longest_access;
             self.note_revoked(session.id, Some(session.min_generation), until);
         }
     }

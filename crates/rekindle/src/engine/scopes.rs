@@ -10,9 +10,9 @@ use super::{Engine, Error};
 use crate::access::{self, AccessClaims, AccessToken, Expected};
 use crate::clock::{Seconds, Timestamp};
 use crate::definition::Definition;
-use crate::keys::{Algorithm, KeyRing, SigningKey, Successor};
+use crate::keys::{Algorithm, KeyError, KeyRing, SigningKey, Successor};
 use crate::session::{Scope, Session, Tag};
-use crate::store::{ScopeRead, ScopeRecord};
+use crate::store::{ScopeRead, ScopeRecord, StoreError};
 
 /// One scope, as it was when it was read.
 pub(super) struct ScopeState {
@@ -20,8 +20,15 @@ pub(super) struct ScopeState {
     active: bool,
     definitions: Vec<(u32, Definition)>,
     pub(super) keys: KeyRing,
+    /// The longest that an access token of this scope can live, whatever definition it was issued under.
+    pub(super) longest_access: Seconds,
     audience: String,
+    /// When it was last looked at again before its time.
+    rechecked_at: AtomicI64,
 }
+
+/// How often a token that names an unknown key can make the configuration be looked at, in each scope.
+const RECHECK_MILLIS: i64 = 100;
 
 impl ScopeState {
     /// The definition with this tag.
@@ -41,12 +48,6 @@ impl ScopeState {
             [(_, only)] => Some(only),
             _ => None,
         }
-    }
-
-    /// The longest that an access token of this scope can live.
-    pub(super) fn longest_access_lifetime(&self) -> Seconds {
-        let lifetimes = self.definitions.iter().map(|(_, d)| d.access_token.lifetime.seconds());
-        lifetimes.max().unwrap_or(Definition::MAX_ACCESS_LIFETIME.seconds())
     }
 
     /// What an access token must be for to be accepted in this scope.
@@ -114,6 +115,23 @@ impl Engine {
         self.read_scope(scope).await
     }
 
+    /// A scope whose keys know that of the access token, if any does: another server may have made it a moment ago.
+    pub(super) async fn scope_for(&self, scope: &Scope, access_token: &str) -> Result<Arc<ScopeState>, Error> {
+        let state = self.scope(scope).await?;
+        if !state.keys.lacks_key_of(access_token) {
+            return Ok(state);
+        }
+        let (rechecked_at, now) = (state.rechecked_at.load(Ordering::Relaxed), self.now().millis());
+        let due = !(0..RECHECK_MILLIS).contains(&now.saturating_sub(rechecked_at));
+        let swap =
+            || state.rechecked_at.compare_exchange(rechecked_at, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if due && swap() {
+            self.recheck_config();
+            return self.scope(scope).await;
+        }
+        Ok(state)
+    }
+
     /// Makes the next request ask the store for its configuration's version.
     pub(super) fn recheck_config(&self) {
         self.inner.scopes.checked_at.store(i64::MIN / 2, Ordering::Relaxed);
@@ -121,7 +139,8 @@ impl Engine {
 
     async fn read_scope(&self, scope: &Scope) -> Result<Arc<ScopeState>, Error> {
         let version = self.inner.scopes.known.load().version;
-        let ScopeRecord { environment, definitions, keys } = match self.inner.store.scope(scope).await? {
+        let ScopeRecord { environment, definitions, keys, longest_access } = match self.inner.store.scope(scope).await?
+        {
             ScopeRead::NoProduct => return Err(Error::ProductNotFound(scope.product.clone())),
             ScopeRead::NoEnvironment => return Err(Error::EnvironmentNotFound(scope.clone())),
             ScopeRead::Found(record) => *record,
@@ -130,12 +149,14 @@ impl Engine {
         let state = Arc::new(ScopeState {
             scope: scope.clone(),
             active: environment.active,
+            longest_access,
             definitions,
             keys: KeyRing::open(scope.clone(), keys, &self.inner.secrets, settings.keys),
             audience: settings
                 .audience
                 .replace("{product}", scope.product.as_str())
                 .replace("{env}", scope.env.as_str()),
+            rechecked_at: AtomicI64::new(i64::MIN / 2),
         });
         self.inner.scopes.known.rcu(|known| {
             let mut known = Known::clone(known);
@@ -195,7 +216,11 @@ impl Engine {
         }
         // The first token of this scope and algorithm, or a key that cannot be decrypted (which the error then names).
         let state = self.first_key(&state.scope, algorithm, now).await?;
-        let key = state.keys.signer(algorithm, now).map_err(|e| Error::Key(e.to_string()))?;
+        let key = state.keys.signer(algorithm, now).map_err(|e| match e {
+            // It was added a moment ago, here or elsewhere: a store that lost its last writes.
+            KeyError::Missing(_) => Error::Store(StoreError::Unavailable(e.to_string())),
+            _ => Error::Key(e.to_string()),
+        })?;
         Ok((access::sign(key, &claims, &*self.inner.rng), expires_at))
     }
 

@@ -130,6 +130,7 @@ impl Engine {
             });
         }
         let auth = request.auth.clone().unwrap_or(Auth { time: now, acr: None, amr: Vec::new() });
+        check_auth(&auth)?;
         Ok(Session {
             id: SessionId::draw(now, &*self.inner.rng),
             scope: scope.clone(),
@@ -155,6 +156,22 @@ impl Engine {
             previous_session_id: request.previous_session_id,
             ended: None,
         })
+    }
+}
+
+/// Refuses an authentication that would not fit into access tokens.
+pub(super) fn check_auth(auth: &Auth) -> Result<(), Error> {
+    let (max, most) = (Auth::MAX_TEXT, Auth::MAX_METHODS);
+    let invalid = |field, problem| Err(Error::Invalid { field, problem });
+    if let Some(acr) = auth.acr.as_ref().filter(|acr| acr.len() > max) {
+        return invalid("auth.acr", format!("has {} bytes; give at most {max}", acr.len()));
+    }
+    if auth.amr.len() > most {
+        return invalid("auth.amr", format!("names {} methods; give at most {most}", auth.amr.len()));
+    }
+    match auth.amr.iter().find(|method| method.len() > max) {
+        Some(method) => invalid("auth.amr", format!("has a method of {} bytes; give at most {max} each", method.len())),
+        None => Ok(()),
     }
 }
 

@@ -1,14 +1,15 @@
 //! What has to be done now and then, without a request: the engine has no threads of its own.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::PoisonError;
 
+use super::verify::Seen;
 use super::{Engine, Error};
 use crate::clock::{Seconds, Timestamp};
 use crate::journal::{Context, EventKind};
 use crate::keys::Algorithm;
 use crate::session::{EndReason, Scope, SessionId, Tag};
-use crate::store::{Ending, ScopeRead, StoreError, Sweep, Swept};
+use crate::store::{EndedSession, Ending, Revocation, ScopeRead, StoreError, Sweep, Swept};
 
 /// What one call of [`Engine::upkeep`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,9 +45,9 @@ impl Engine {
     /// known here, and within which generations seen in use are written down.
     pub async fn upkeep(&self) -> Result<Upkeep, Error> {
         // First what protects users; a log that cannot be written must not keep the rest from being done.
-        let mut done = Upkeep { revocations: self.read_feed().await?, ..Upkeep::default() };
-        let logged = self.write_log(Vec::new()).await;
-        done.confirmed = self.write_confirmations().await?;
+        let (revocations, logged) = self.read_feed().await?;
+        let mut done = Upkeep { revocations, ..Upkeep::default() };
+        done.confirmed = self.flush_confirmations().await?;
         let now = self.now();
         if self.due(|s| &mut s.keys, KEYS_EVERY, now) {
             (done.keys_added, done.keys_removed) = self.keep_keys(now).await?;
@@ -127,31 +128,60 @@ impl Engine {
         Ok(())
     }
 
-    async fn write_confirmations(&self) -> Result<usize, Error> {
-        let confirmations = self.take_confirmations();
-        let count = confirmations.len();
-        if count > 0 {
-            self.inner.store.confirm(confirmations).await?;
+    /// Learns what other servers ended, and what this one ended without learning it: an answer that was lost. How much it was;
+    /// and whether the revocation log has all of it.
+    ///
+    /// What must be in the feed and is not, the store has lost: it is ended again, from what the log knows.
+    pub(super) async fn read_feed(&self) -> Result<(usize, Result<(), Error>), StoreError> {
+        let mut acknowledged = self.revoked(|r| std::mem::take(&mut r.acknowledged));
+        let read = self.read_pages(&mut acknowledged).await;
+        if read.is_err() {
+            self.revoked(|r| r.acknowledged.extend(acknowledged));
+            return read;
         }
-        Ok(count)
+        while let Some(lost) = acknowledged.values().next().copied() {
+            if let Err(error) = self.end_again(lost).await {
+                self.revoked(|r| r.acknowledged.extend(acknowledged));
+                return Err(error);
+            }
+            acknowledged.remove(&lost.id);
+        }
+        read
     }
 
-    /// Learns what other servers ended.
-    pub(super) async fn read_feed(&self) -> Result<usize, StoreError> {
+    /// Reads the feed to its end, and takes what it meets out of `acknowledged`.
+    async fn read_pages(
+        &self,
+        acknowledged: &mut BTreeMap<SessionId, EndedSession>,
+    ) -> Result<(usize, Result<(), Error>), StoreError> {
         let now = self.now();
-        let mut learnt = 0;
+        let (mut learnt, mut logged) = (0, Ok(()));
         loop {
-            let seen = self.inner.revoked.read().unwrap_or_else(PoisonError::into_inner).seen;
-            let page = self.inner.store.revocations(None, seen, now, FEED_PAGE).await?;
-            let mut revoked = self.inner.revoked.write().unwrap_or_else(PoisonError::into_inner);
-            for entry in &page {
-                revoked.insert(entry.session_id, entry.below_generation, entry.expires_at);
-                revoked.seen = entry.seq;
+            let (seen, seen_until) = self.revoked(|r| r.seen);
+            // With the last one that was read: as long as it is told, nothing before it was lost.
+            let mut page = self.inner.store.revocations(None, seen.saturating_sub(1), now, FEED_PAGE).await?;
+            let whole = page.len() < FEED_PAGE as usize;
+            if page.first().is_some_and(|first| first.seq == seen) {
+                page.remove(0);
+            } else if now < seen_until {
+                // The feed is read anew before anything is mended: what the log knows and it does not tell was lost.
+                acknowledged.extend(self.inner.log.endings().into_iter().map(|e| (e.id, e)));
+                self.revoked(|r| r.seen = Seen::default());
+                continue;
             }
+            self.revoked(|r| page.iter().for_each(|e| r.insert(e.session_id, e.below_generation(), e.expires_at)));
+            let endings: Vec<EndedSession> = page.iter().filter_map(Revocation::ended).collect();
+            for met in &endings {
+                acknowledged.remove(&met.id);
+            }
+            let unknown = endings.into_iter().filter(|e| self.inner.log.ended(e.id).is_none()).collect();
+            logged = self.write_log(unknown).await.and(logged);
+            // Only now: whoever finds an entry read goes on as if it were in the log, or waiting for it.
+            self.revoked(|r| r.seen = page.last().map_or(r.seen, |e| r.seen.max((e.seq, e.expires_at))));
             learnt += page.len();
-            if page.len() < FEED_PAGE as usize {
-                revoked.forget_until(now);
-                return Ok(learnt);
+            if whole {
+                self.revoked(|r| r.forget_until(now));
+                return Ok((learnt, logged));
             }
         }
     }

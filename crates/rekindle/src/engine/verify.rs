@@ -1,6 +1,6 @@
 //! Verifying access tokens, and confirming the generations of bearer sessions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use super::{Engine, Error, TokenRefusal};
@@ -8,7 +8,7 @@ use crate::access::{AccessRefusal, Verified};
 use crate::clock::Timestamp;
 use crate::rotation::Expiry;
 use crate::session::{EndReason, Scope, Session, SessionId, Tag};
-use crate::store::Confirmation;
+use crate::store::{Confirmation, EndedSession, StoreError};
 
 /// What an access token is worth.
 #[derive(Debug, Clone)]
@@ -37,8 +37,13 @@ pub(super) struct Revoked {
     /// Tokens of generations below this, or all of them; until when to remember.
     sessions: HashMap<SessionId, (Option<u32>, Timestamp)>,
     /// How far the store's feed was read.
-    pub(super) seen: u64,
+    pub(super) seen: Seen,
+    /// What this server ended since it last read the feed: the feed has to tell of it.
+    pub(super) acknowledged: BTreeMap<SessionId, EndedSession>,
 }
+
+/// An entry of the feed: its number, and until when it is told.
+pub(super) type Seen = (u64, Timestamp);
 
 impl Revoked {
     pub(super) fn insert(&mut self, id: SessionId, below_generation: Option<u32>, until: Timestamp) {
@@ -67,7 +72,7 @@ impl Engine {
         tag: Option<&Tag>,
         online: bool,
     ) -> Result<VerifyOutcome, Error> {
-        let state = self.scope(scope).await?;
+        let state = self.scope_for(scope, access_token).await?;
         let now = self.now();
         let expected = state.expected(&self.inner.settings.issuer, tag);
         let verified = match self.inner.verified.verify(access_token, &state.keys, &expected, now) {
@@ -86,7 +91,8 @@ impl Engine {
             Active::Token(Arc::clone(&verified))
         };
         if verified.take_confirmation() {
-            self.queue_confirmation(scope, verified.session, verified.generation);
+            let (session_id, generation) = (verified.session, verified.generation);
+            self.queue_confirmation(Confirmation { scope: scope.clone(), session_id, generation });
         }
         Ok(VerifyOutcome::Active(active))
     }
@@ -112,7 +118,7 @@ impl Engine {
         scope: &Scope,
         access_token: &str,
     ) -> Result<Result<Arc<Verified>, TokenRefusal>, Error> {
-        let state = self.scope(scope).await?;
+        let state = self.scope_for(scope, access_token).await?;
         let expected = state.expected(&self.inner.settings.issuer, None);
         Ok(match self.inner.verified.verify(access_token, &state.keys, &expected, self.now()) {
             Ok(verified) | Err(AccessRefusal::Expired(verified)) => Ok(verified),
@@ -124,27 +130,48 @@ impl Engine {
     pub(super) async fn flush_confirmation(&self, id: SessionId) -> Result<bool, Error> {
         let waiting = self.inner.confirmations.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         let Some(confirmation) = waiting else { return Ok(false) };
-        self.inner.store.confirm(vec![confirmation]).await?;
+        self.write_confirmations(vec![confirmation]).await?;
         Ok(true)
     }
 
-    /// Takes the confirmations that wait to be written down.
-    pub(super) fn take_confirmations(&self) -> Vec<Confirmation> {
-        let mut waiting = self.inner.confirmations.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *waiting).into_values().collect()
+    /// Writes down the generations that were seen in use; how many there were.
+    pub(super) async fn flush_confirmations(&self) -> Result<usize, StoreError> {
+        let waiting = {
+            let mut waiting = self.inner.confirmations.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *waiting).into_values().collect::<Vec<_>>()
+        };
+        let count = waiting.len();
+        if count > 0 {
+            self.write_confirmations(waiting).await?;
+        }
+        Ok(count)
+    }
+
+    /// What cannot be written waits again: a bearer session whose child was used must not take its parent back for that.
+    async fn write_confirmations(&self, confirmations: Vec<Confirmation>) -> Result<(), StoreError> {
+        let written = self.inner.store.confirm(confirmations.clone()).await;
+        if written.is_err() {
+            confirmations.into_iter().for_each(|confirmation| self.queue_confirmation(confirmation));
+        }
+        written
     }
 
     /// Makes a revocation known to this server's own verifiers.
     pub(super) fn note_revoked(&self, id: SessionId, below_generation: Option<u32>, until: Timestamp) {
-        let mut revoked = self.inner.revoked.write().unwrap_or_else(PoisonError::into_inner);
-        revoked.insert(id, below_generation, until);
+        self.revoked(|r| r.insert(id, below_generation, until));
     }
 
-    fn queue_confirmation(&self, scope: &Scope, session_id: SessionId, generation: u32) {
+    pub(super) fn revoked<T>(&self, with: impl FnOnce(&mut Revoked) -> T) -> T {
+        with(&mut self.inner.revoked.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Of two generations of a session the newer one waits.
+    fn queue_confirmation(&self, confirmation: Confirmation) {
         let mut waiting = self.inner.confirmations.lock().unwrap_or_else(PoisonError::into_inner);
-        let newer = waiting.get(&session_id).is_none_or(|c| c.generation < generation);
-        if newer && waiting.len() < MAX_CONFIRMATIONS {
-            waiting.insert(session_id, Confirmation { scope: scope.clone(), session_id, generation });
+        let id = confirmation.session_id;
+        let room = waiting.len() < MAX_CONFIRMATIONS;
+        if waiting.get(&id).map_or(room, |known| known.generation < confirmation.generation) {
+            waiting.insert(id, confirmation);
         }
     }
 
@@ -183,7 +210,7 @@ impl From<AccessRefusal> for TokenRefusal {
         match refusal {
             AccessRefusal::Malformed => Self::Malformed,
             AccessRefusal::ScopeMismatch => Self::ScopeMismatch,
-            AccessRefusal::Expired(_) => Self::AccessExpired,
+            AccessRefusal::Expired(_) | AccessRefusal::Withdrawn => Self::AccessExpired,
         }
     }
 }

@@ -5,7 +5,7 @@ use rekindle::engine::*;
 use rekindle::refresh::Opening;
 use rekindle::rotation::TheftKind;
 use rekindle::session::{EndReason, Scope};
-use rekindle::store::{ApiKey, Environment, Permission, Product};
+use rekindle::store::{ApiKey, Environment, Permission, Product, ScopeRead, Store};
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -178,22 +178,90 @@ async fn two_servers_agree_on_keys_for_sixty_days() {
 }
 
 #[tokio::test]
-async fn an_emergency_rotation_refuses_old_tokens_at_once() {
+async fn an_emergency_rotation_refuses_old_tokens_at_once_and_their_clients_refresh() {
     let w = World::new().await;
     let other = w.second().await;
     let tokens = w.sign_in("alice").await;
     assert!(other.verify(tokens.access_token.expose(), false).await.is_ok());
-    w.engine.rotate_keys(&scope(), Rotation::Planned, &ctx()).await.unwrap();
+    let planned = w.engine.rotate_keys(&scope(), Rotation::Planned, &ctx()).await.unwrap();
     assert!(w.verify(tokens.access_token.expose(), false).await.is_ok());
     assert_eq!(w.engine.rotate_keys(&scope(), Rotation::Emergency, &ctx()).await.unwrap(), w.now());
-    assert_eq!(w.verify(tokens.access_token.expose(), false).await.unwrap_err(), TokenRefusal::Malformed);
-    assert_eq!(w.engine.signing_keys(&scope()).await.unwrap().len(), 1);
+    assert_eq!(w.verify(tokens.access_token.expose(), false).await.unwrap_err(), TokenRefusal::AccessExpired);
+    let [(kid, ..)] = &w.engine.signing_keys(&scope()).await.unwrap()[..] else { panic!() };
     let fresh = w.refreshed(&tokens).await;
     w.clock.advance(w.engine.settings().config_ttl);
-    assert_eq!(other.verify(tokens.access_token.expose(), false).await.unwrap_err(), TokenRefusal::Malformed);
+    let by_access = PresentedToken::Access(tokens.access_token.expose());
     for server in [&w, &other] {
-        assert!(server.verify(fresh.access_token.expose(), false).await.is_ok());
+        assert_eq!(server.verify(tokens.access_token.expose(), false).await.unwrap_err(), TokenRefusal::AccessExpired);
+        // A signature of a leaked key says nothing, not even whom to sign out.
+        let refused = server.engine.sign_out(&scope(), by_access, &ctx()).await.unwrap();
+        assert_eq!(refused, Err(TokenRefusal::AccessExpired));
+        assert!(server.verify(fresh.access_token.expose(), true).await.is_ok());
     }
+    // The successor that waited to sign was withdrawn, too, and never does.
+    w.clock.set(planned + HOUR);
+    w.engine.upkeep().await.unwrap();
+    let later = w.refreshed(&fresh).await;
+    let signed_by = jsonwebtoken::decode_header(later.access_token.expose()).unwrap().kid;
+    assert_eq!(signed_by.as_deref(), Some(kid.as_str()));
+    assert!(other.verify(later.access_token.expose(), false).await.is_ok());
+    // What was withdrawn is forgotten when its last token has expired.
+    let kept = async || {
+        let ScopeRead::Found(record) = w.store.scope(&scope()).await.unwrap() else { panic!() };
+        record.keys.len()
+    };
+    assert_eq!(kept().await, 3);
+    w.clock.advance(days(8));
+    w.engine.upkeep().await.unwrap();
+    assert_eq!(kept().await, 1);
+}
+
+#[tokio::test]
+async fn a_key_of_another_server_is_known_at_its_first_token() {
+    let w = World::new().await;
+    let other = w.second().await;
+    w.engine.jwks(&scope()).await.unwrap();
+    // The first key, then an emergency's, both unknown to the other server, whose copy is fresh.
+    let mut tokens = other.sign_in("alice").await;
+    assert!(w.verify(tokens.access_token.expose(), false).await.is_ok());
+    assert!(w.verify(tokens.access_token.expose(), false).await.is_ok());
+    w.clock.advance(MINUTE);
+    assert!(w.verify(tokens.access_token.expose(), false).await.is_ok());
+    other.engine.rotate_keys(&scope(), Rotation::Emergency, &ctx()).await.unwrap();
+    let refresh = Refresh { refresh_token: tokens.refresh_token.expose(), tag: None, proof: None };
+    tokens = tokens_of(other.engine.refresh(&scope(), refresh, &ctx()).await.unwrap());
+    assert!(w.verify(tokens.access_token.expose(), false).await.is_ok());
+}
+
+#[tokio::test]
+async fn tokens_of_unknown_keys_cannot_flood_the_store() {
+    let w = World::new().await;
+    w.sign_in("alice").await;
+    w.engine.jwks(&scope()).await.unwrap();
+    w.store.take_calls();
+    let forged = |i: u32| {
+        let header = format!(r#"{{"alg":"EdDSA","kid":"k{i}","typ":"at+jwt"}}"#);
+        format!("{}.e30.AA", base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, header))
+    };
+    for i in 0..100 {
+        assert_eq!(w.verify(&forged(i), false).await.unwrap_err(), TokenRefusal::Malformed);
+    }
+    assert_eq!(w.store.take_calls(), ["config_version"]);
+    w.clock.set(Timestamp::from_millis(w.now().millis() + 100));
+    for i in 0..100 {
+        assert_eq!(w.verify(&forged(i), false).await.unwrap_err(), TokenRefusal::Malformed);
+    }
+    assert_eq!(w.store.take_calls(), ["config_version"]);
+}
+
+#[tokio::test]
+async fn a_store_that_loses_the_first_signing_key_is_unavailable_and_ends_nothing() {
+    let w = World::new().await;
+    let (store, backup) = (w.store.clone(), w.store.backup());
+    w.store.after("add_signing_key", async move { store.restore(backup) });
+    let lost = w.start(StartRequest::new(tag("default"), Some(user_id("alice")))).await;
+    assert!(matches!(lost, Err(Error::Store(_))), "{lost:?}");
+    w.sign_in("alice").await;
 }
 
 #[tokio::test]

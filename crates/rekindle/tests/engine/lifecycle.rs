@@ -371,7 +371,7 @@ async fn a_sweep_notes_a_natural_end_once_and_removes_it_after_the_retention() {
     assert_eq!(kinds(&events), [EventKind::Start, EventKind::End]);
     assert_eq!((events[1].at, events[1].reason), (idle_at, Some(EndReason::Idle)));
     assert_eq!(w.engine.explain(&scope(), id).await.unwrap().rule, "idle_timeout");
-    w.clock.set(idle_at + days(7));
+    w.clock.set(idle_at + Settings::RETENTION);
     w.clock.advance(Seconds(1));
     assert_eq!(w.engine.sweep(w.now()).await.unwrap().removed, 1);
     assert_eq!(w.engine.session(&scope(), id).await.unwrap_err(), Error::SessionNotFound(id));

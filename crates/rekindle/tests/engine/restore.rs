@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use rekindle::clock::Seconds;
 use rekindle::engine::*;
 use rekindle::journal::Outcome;
 use rekindle::revocation_log::{Record, RevocationLog};
@@ -24,9 +25,11 @@ async fn after_a_restore_clients_five_generations_ahead_go_on() {
         bearer = w.refreshed(&bearer).await;
     }
     let w = w.restored(backup).await;
-    assert_eq!(tokens_of(committed.refresh(&w).await).session.position.generation, 6);
-    assert_eq!(w.refreshed(&bearer).await.session.position.generation, 6);
-    for id in [committed.session_id, bearer.session.id] {
+    for tokens in [tokens_of(committed.refresh(&w).await), w.refreshed(&bearer).await] {
+        assert_eq!((tokens.issued, tokens.session.position.generation), (Issued::FastForwarded, 6));
+        let id = tokens.session.id;
+        let brought = w.events(id).await.into_iter().find(|e| e.outcome == Some(Outcome::FastForwarded)).unwrap();
+        assert_eq!((brought.presented_generation, brought.generation), (Some(5), 5));
         assert_eq!(w.outcomes(id, Outcome::FastForwarded).await, 1);
         assert!(w.engine.explain(&scope(), id).await.unwrap().active);
     }
@@ -88,6 +91,34 @@ async fn a_revocation_that_a_running_servers_store_lost_holds() {
     assert!(matches!(other.mint(&client.refresh_token).await, Minted::Refused(r) if r == revoked));
 }
 
+/// The upkeep of the one server that knows of it is enough, whether it had met the ending in the feed or not.
+#[tokio::test]
+async fn a_revocation_that_the_store_lost_is_carried_out_again_for_servers_with_other_logs() {
+    for met in [false, true] {
+        let w = World::new().await;
+        let other = w.elsewhere().await;
+        let mut client = Client::sign_in(&w, "alice").await;
+        let backup = w.store.backup();
+        w.engine.revoke(&scope(), client.session_id, EndReason::Revoked, &ctx()).await.unwrap();
+        if met {
+            w.engine.upkeep().await.unwrap();
+        }
+        w.store.restore(backup);
+        assert_eq!(w.session(client.session_id).await.ended, None);
+        // What fails on the way is not forgotten.
+        for method in ["revocations", "session", "end"] {
+            w.store.fail_before(method);
+            assert!(w.engine.upkeep().await.is_err(), "{method}");
+        }
+        w.engine.upkeep().await.unwrap();
+        assert_eq!(w.session(client.session_id).await.ended.unwrap().reason, EndReason::Revoked);
+        assert_eq!(refusal_of(client.refresh(&other).await), TokenRefusal::Revoked(Some(EndReason::Revoked)));
+        other.engine.upkeep().await.unwrap();
+        assert!(other.log.ended(client.session_id).is_some());
+        assert!(other.verify(&client.access_token, false).await.is_err());
+    }
+}
+
 #[tokio::test]
 async fn a_revocation_in_the_log_holds_where_the_backups_idle_clock_ran_out() {
     let (w, mut client) = restored_past_the_idle_expiry().await;
@@ -147,7 +178,19 @@ async fn a_server_with_another_secret_or_without_a_needed_one_does_not_start() {
     let missing = open(secret(2, b'b')).await.unwrap();
     assert!(missing.starts_with("1 live sessions carry tokens made with the master secret of key id 1"), "{missing}");
     assert_eq!(open(secret(2, b'b') + &secret(1, b'a')).await, None);
-    w.refreshed(&tokens).await;
+    let tokens = w.refreshed(&tokens).await;
+
+    // No session needs the secret, but the key that signs does.
+    w.engine.sign_out(&scope(), PresentedToken::Refresh(tokens.refresh_token.expose()), &ctx()).await.unwrap().unwrap();
+    let missing = open(secret(2, b'b')).await.unwrap();
+    let [(kid, ..)] = &w.engine.signing_keys(&scope()).await.unwrap()[..] else { panic!() };
+    let says = format!("signing key `{kid}` of default/dev is encrypted with the master secret of key id 1");
+    assert!(missing.starts_with(&says), "{missing}");
+    w.engine.rotate_keys(&scope(), Rotation::Emergency, &ctx()).await.unwrap();
+    let both =
+        World::open(w.store.clone(), w.log.clone(), w.clock.clone(), 5, &(secret(2, b'b') + &secret(1, b'a'))).await;
+    both.unwrap().engine.upkeep().await.unwrap();
+    assert_eq!(open(secret(2, b'b')).await, None);
 }
 
 #[tokio::test]
@@ -246,6 +289,109 @@ async fn a_sign_out_whose_answer_was_lost_is_completed_by_its_retry() {
     sign_out().await.unwrap().unwrap();
     assert_eq!(w.log.ended(tokens.session.id).unwrap().reason, EndReason::SignedOut);
     assert!(w.verify(tokens.access_token.expose(), false).await.is_err());
+}
+
+/// Ends all of alice's sessions in one of the ways that may end many, named by the store's method.
+async fn end_all_of_alice(w: &World, method: &str) -> Result<u64, Error> {
+    let alice = user_id("alice");
+    match method {
+        "end_many" => {
+            let which = EndAll { user_id: Some(alice), ..EndAll::default() };
+            w.engine.revoke_all(&scope(), which, EndReason::CredentialChanged, &ctx()).await
+        }
+        "ban" => w.engine.ban(&scope(), &alice, None, None, &ctx()).await,
+        "erase_user" => w.engine.erase_user(&scope(), &alice, &ctx()).await,
+        other => panic!("{other} ends one session"),
+    }
+}
+
+const WAYS_TO_END_MANY: [(&str, EndReason); 3] =
+    [("end_many", EndReason::CredentialChanged), ("ban", EndReason::Banned), ("erase_user", EndReason::UserDeleted)];
+
+#[tokio::test]
+async fn many_endings_whose_answer_was_lost_are_in_the_log_when_their_retry_is_acknowledged() {
+    for (method, reason) in WAYS_TO_END_MANY {
+        let w = World::new().await;
+        let mut client = Client::sign_in(&w, "alice").await;
+        let backup = w.store.backup();
+        w.store.fail_after(method);
+        assert!(matches!(end_all_of_alice(&w, method).await, Err(Error::Store(_))), "{method}");
+        assert_eq!(w.log.ended(client.session_id), None);
+        assert_eq!(end_all_of_alice(&w, method).await.unwrap(), 0, "{method}");
+        assert_eq!(w.log.ended(client.session_id).map(|e| e.reason), Some(reason), "{method}");
+        w.store.restore(backup);
+        assert_eq!(refusal_of(client.refresh(&w).await), TokenRefusal::Revoked(Some(reason)), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn what_one_server_ended_without_knowing_it_another_servers_retry_logs() {
+    let w = World::new().await;
+    let other = w.second().await;
+    let id = w.sign_in("alice").await.session.id;
+    w.store.fail_after("end_many");
+    assert!(end_all_of_alice(&w, "end_many").await.is_err());
+    assert_eq!(end_all_of_alice(&other, "end_many").await.unwrap(), 0);
+    assert!(w.log.ended(id).is_some());
+}
+
+#[tokio::test]
+async fn many_endings_reach_a_row_that_only_looks_idle_after_a_restore() {
+    for (method, reason) in WAYS_TO_END_MANY {
+        for swept in [false, true] {
+            let (w, mut client) = restored_past_the_idle_expiry().await;
+            if swept {
+                w.engine.sweep(w.now()).await.unwrap();
+            }
+            assert_eq!(end_all_of_alice(&w, method).await.unwrap(), 0, "{method}");
+            assert_eq!(w.log.ended(client.session_id).map(|e| e.reason), Some(reason), "{method}");
+            let refused = refusal_of(client.refresh(&w).await);
+            if method == "erase_user" {
+                assert_eq!(refused, TokenRefusal::Expired(Expiry::Absolute));
+            } else {
+                assert_eq!(refused, TokenRefusal::Revoked(Some(reason)), "{method}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_feed_tells_an_ending_for_as_long_as_the_longest_access_token_that_ever_was() {
+    let w = World::new().await;
+    w.policy(json!({ "access_token": { "lifetime": 86_400 } })).await;
+    let long = w.sign_in("alice").await;
+    w.policy(json!({ "access_token": { "lifetime": 60 } })).await;
+    w.define(json!({ "tag": "web", "access_token": { "lifetime": 2 * 86_400 } })).await;
+    w.engine.delete_definition(&tag("default"), &tag("web"), &ctx()).await.unwrap();
+    w.engine.revoke(&scope(), long.session.id, EndReason::Revoked, &ctx()).await.unwrap();
+    let [entry] = &w.engine.revocations(&scope(), 0, 10).await.unwrap()[..] else { panic!() };
+    assert!(entry.expires_at >= long.access_token_expires_at);
+    assert_eq!(entry.expires_at, w.now() + days(2));
+    // A server that starts later refuses the token, too.
+    w.clock.advance(Seconds(12 * 3600));
+    let later = World::on(w.store.clone(), Arc::default(), w.clock.clone(), 6).await;
+    assert!(later.verify(long.access_token.expose(), false).await.is_err());
+}
+
+#[tokio::test]
+async fn a_sign_out_of_an_idle_session_is_answered_and_logged() {
+    for swept in [false, true] {
+        let (w, client) = restored_past_the_idle_expiry().await;
+        if swept {
+            assert_eq!(w.engine.sweep(w.now()).await.unwrap().ended, 1);
+        }
+        for _ in 0..2 {
+            let token = PresentedToken::Refresh(&client.refresh_token);
+            assert_eq!(w.engine.sign_out(&scope(), token, &ctx()).await.unwrap(), Ok(()));
+        }
+        assert_eq!(w.log.ended(client.session_id).map(|e| e.reason), Some(EndReason::SignedOut));
+        // Past the absolute expiry nothing brings a session back: the log need not know.
+        let over = w.sign_in("bob").await;
+        w.clock.set(over.session.expires_at);
+        let token = PresentedToken::Refresh(over.refresh_token.expose());
+        assert_eq!(w.engine.sign_out(&scope(), token, &ctx()).await.unwrap(), Ok(()));
+        assert_eq!(w.log.ended(over.session.id), None);
+    }
 }
 
 #[tokio::test]

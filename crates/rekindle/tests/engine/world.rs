@@ -73,6 +73,11 @@ impl World {
         Self::on(self.store.clone(), self.log.clone(), self.clock.clone(), 2).await
     }
 
+    /// Another server on the same store, with a revocation log of its own.
+    pub async fn elsewhere(&self) -> Self {
+        Self::on(self.store.clone(), Arc::default(), self.clock.clone(), 2).await
+    }
+
     /// A server on a restored backup, with the same revocation log.
     pub async fn restored(&self, backup: MemoryStore) -> Self {
         Self::on(TestStore::new(backup), self.log.clone(), self.clock.clone(), 3).await
@@ -269,6 +274,7 @@ pub struct TestStore {
 enum Hook {
     FailBefore,
     FailAfter,
+    FailAfterThat(Pin<Box<dyn Future<Output = ()> + Send>>),
     First(Pin<Box<dyn Future<Output = ()> + Send>>),
     Then(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
@@ -295,6 +301,11 @@ impl TestStore {
     /// The next call of `method` has its effect, and its answer is lost.
     pub fn fail_after(&self, method: &'static str) {
         *self.next.lock().unwrap() = Some((method, Hook::FailAfter));
+    }
+
+    /// During the next call of `method` this happens; then it fails and has no effect.
+    pub fn fail_after_that(&self, method: &'static str, first: impl Future<Output = ()> + Send + 'static) {
+        *self.next.lock().unwrap() = Some((method, Hook::FailAfterThat(Box::pin(first))));
     }
 
     /// Before the next call of `method`, this happens.
@@ -330,6 +341,10 @@ impl TestStore {
             Some(Hook::FailAfter) => {
                 work.await?;
                 Err(StoreError::Unavailable("after the effect".into()))
+            }
+            Some(Hook::FailAfterThat(first)) => {
+                first.await;
+                Err(StoreError::Unavailable("before the effect".into()))
             }
             Some(Hook::First(first)) => {
                 first.await;
@@ -370,7 +385,7 @@ test_store! {
     fn events(query: EventQuery) -> Vec<Event>;
     fn users(query: UserQuery) -> Vec<UserSummary>;
     fn user(scope: &Scope, user_id: &UserId, now: Timestamp) -> Option<UserSummary>;
-    fn erase_user(erase: EraseUser) -> Vec<EndedSession>;
+    fn erase_user(erase: EraseUser) -> EndedMany;
     fn ban(ban: BanUser) -> EndedMany;
     fn lift_ban(scope: &Scope, user_id: &UserId, audit: AuditEntry) -> bool;
     fn revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>;

@@ -30,7 +30,7 @@ pub enum Next {
     Rest,
     /// Another request with this proof.
     Send(Ask),
-    /// This session is lost to it: a new sign-in.
+    /// This session is lost to it: it signs out, and in again.
     SignIn,
 }
 

@@ -117,6 +117,7 @@ pub enum Promise {
     OneBranch,
     ForkEnds,
     ForkEndsOrIsOutrun,
+    ForkEndsOrIsGivenUp,
     TokenAloneIsNothing,
     BearerChildIsKept,
     BearerReplayIsTheft,
@@ -137,6 +138,7 @@ impl Promise {
             Self::OneBranch => "2: after a fork one side only can ever advance",
             Self::ForkEnds => "2, 3: the overtaken client's next completed exchange ends the session",
             Self::ForkEndsOrIsOutrun => "2: the same, or the client's own later generation takes over",
+            Self::ForkEndsOrIsGivenUp => "2: the same, or the client knows that it must sign out and in again",
             Self::TokenAloneIsNothing => "3: a stolen token alone rotates nothing",
             Self::BearerChildIsKept => "4: an unconfirmed child is handed out again",
             Self::BearerReplayIsTheft => "4: a replay after confirmation and leeway is theft",
@@ -162,6 +164,9 @@ impl Promise {
                 let ahead = s.client.token.is_some_and(|t| t.generation > s.rows[0].token.generation);
                 !m.overtaken(s) || ahead || m.recover(s) == Recovery::Theft
             },
+            Self::ForkEndsOrIsGivenUp => {
+                |m, s| !m.overtaken(s) || matches!(m.recover(s), Recovery::Theft | Recovery::SignIn)
+            }
             Self::TokenAloneIsNothing => |_, s| !s.harm.thief_advanced,
             Self::BearerChildIsKept => |_, s| !s.harm.child_lost,
             Self::BearerReplayIsTheft => |_, s| !s.harm.replay_missed,

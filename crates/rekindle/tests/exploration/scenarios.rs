@@ -121,6 +121,16 @@ fn full_copy(kind: Kind) -> Scenario {
     }
 }
 
+/// A client that lost its openings has nothing to show a fork with: it must sign out.
+fn full_copy_evicted() -> Scenario {
+    Scenario {
+        name: "full copy of a browser, storage evicted",
+        evictions: 1,
+        promises: &[OneBranch, ForkEndsOrIsGivenUp, NothingInvalid, FastPath, MintAgrees],
+        ..full_copy(Kind::Jar)
+    }
+}
+
 fn full_copy_reported() -> Scenario {
     let server = Server { report_only: true, ..Server::DEFAULT };
     Scenario { name: "full copy, theft is only reported", server, ..full_copy(Kind::Jar) }
@@ -294,6 +304,7 @@ mod promises {
         a_full_copy_of_a_native_client: holds_under(&[Refuse, Revoke], full_copy(Kind::Native));
         a_full_copy_of_a_browser: holds_under(&[Refuse, Revoke], full_copy(Kind::Jar));
         a_full_copy_that_is_only_reported: holds(full_copy_reported());
+        a_full_copy_and_evicted_storage: holds(full_copy_evicted());
         a_full_copy_under_downgrade: for kind in [Kind::Native, Kind::Jar] {
             holds_under(&[Downgrade], Scenario { confirms: true, promises: &[ForkEnds, FastPath], ..full_copy(kind) });
         };
@@ -364,6 +375,9 @@ mod limits {
         };
         eviction_during_the_upgrade: {
             fails(Scenario { evictions: 1, promises: &[NoTheft], ..upgrade() }, "eviction during the upgrade");
+        };
+        a_copied_client_that_lost_its_openings: {
+            fails(Scenario { promises: &[ForkEnds], ..full_copy_evicted() }, "eviction after a full copy");
         };
         a_bearer_client_with_delayed_requests: {
             fails(Scenario { network: 2, promises: &[NoTheft], ..bearer() }, "a bearer client whose request is delayed");

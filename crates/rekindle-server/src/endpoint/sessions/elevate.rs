@@ -59,7 +59,6 @@ pub(super) async fn elevate_session(
     Json(body): Json<ElevateSession>,
 ) -> Result<Response, Problem> {
     let ElevateSession { refresh_token, auth, tag, proof, client } = body;
-    super::check_auth(&auth)?;
     let ctx = caller.on_behalf_of(client);
     let engine = app.engine().clone();
     let refresh_token = Arc::new(refresh_token);

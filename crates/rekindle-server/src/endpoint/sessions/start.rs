@@ -88,7 +88,6 @@ pub(super) async fn start_session(
     let idempotency_key = headers.get("idempotency-key").map(|key| key.to_str().map(str::to_owned)).transpose();
     let idempotency_key =
         idempotency_key.map_err(|_| Problem::field("Idempotency-Key", "must be printable ASCII characters"))?;
-    body.auth.as_ref().map_or(Ok(()), super::check_auth)?;
     let ctx = caller.on_behalf_of(body.client);
     let request = StartRequest {
         tag: body.tag,

@@ -1,0 +1,485 @@
+//! What changes sessions: each intent reads the rows that it depends on under a lock, decides, and writes with the
+//! commit.
+
+use rekindle::definition::OnMaxSessions;
+use rekindle::refresh::Commitment;
+use rekindle::rotation::Position;
+use rekindle::session::{EndReason, Ended, Object, Scope, Session, SessionId, UserId};
+use rekindle::store::*;
+
+use crate::MysqlStore;
+use crate::pool::Failure;
+use crate::row::{Cells, Table};
+use crate::sql::{Script, sql};
+use crate::users::{BANS, lock_user, read_ban, select_ban};
+use crate::writes::{INTO_EVENTS, Writes, event_values, json};
+
+/// How many of a scope's sessions one step of an end without a user looks at: locks are held for no longer than that
+/// takes.
+const WALK: u32 = 20_000;
+
+pub(crate) const SESSIONS: Table = Table {
+    name: "sessions",
+    columns: &[
+        "id",
+        "product",
+        "env",
+        "tag",
+        "definition_version",
+        "user_id",
+        "generation",
+        "commitment",
+        "issued_at",
+        "kid",
+        "confirmed",
+        "min_generation",
+        "idle_expires_at",
+        "expires_at",
+        "created_at",
+        "ended_at",
+        "ended_reason",
+        "version",
+        "previous_session_id",
+        "auth",
+        "client",
+        "claims",
+        "data",
+    ],
+    id: 0,
+};
+pub(crate) const SESSION_IDS: Table = Table { name: "sessions", columns: &["id"], id: 0 };
+const IDEMPOTENCY: Table =
+    Table { name: "idempotency", columns: &["key_hash", "request", "session_id", "expires_at"], id: 0 };
+
+impl MysqlStore {
+    pub(crate) async fn read_session(&self, id: SessionId) -> StoreResult<Option<Session>> {
+        self.pool.ask(vec![select_session(id)]).await?.first(&SESSIONS, session)
+    }
+
+    pub(crate) async fn try_start(&self, start: &Start) -> Result<Started, Failure> {
+        let Start { session: new, idempotency, max_sessions, event, ending } = start;
+        let Scope { product, env } = &new.scope;
+        let now = new.created_at;
+        let limited = max_sessions.filter(|_| !new.user_id.is_anonymous());
+        let mut script = vec![lock_user(&new.scope, &new.user_id), select_session(new.id)];
+        script.push(select_ban(&new.scope, &new.user_id));
+        if let Some(i) = idempotency {
+            let sql = format!("{} WHERE product = ? AND env = ? AND key_hash = ?", IDEMPOTENCY.select());
+            script.push(sql!(sql, product, env, &i.key));
+        }
+        if let Some(previous) = new.previous_session_id {
+            script.push(lock_session(previous));
+        }
+        if limited.is_some() {
+            let sql = format!(
+                "{} FORCE INDEX (sessions_by_user) WHERE product = ? AND env = ? AND user_id = ? AND tag = ?
+                 AND ended_at IS NULL AND idle_expires_at > ? AND expires_at > ? ORDER BY id FOR UPDATE",
+                SESSIONS.select()
+            );
+            script.push(sql!(sql, product, env, &new.user_id, &new.tag, now, now));
+        }
+        let mut transaction = self.pool.begin().await?;
+        let mut found = transaction.ask(script).await?;
+        let known = found.first(&SESSIONS, session)?;
+        let ban = found.first(&BANS, read_ban)?.filter(|b| b.holds(now));
+        let key = idempotency.map(|_| found.first(&IDEMPOTENCY, idempotent)).transpose()?.flatten();
+        let previous = new.previous_session_id.map(|_| found.first(&SESSIONS, session)).transpose()?.flatten();
+        let active = limited.map(|_| found.all(&SESSIONS, session)).transpose()?.unwrap_or_default();
+
+        let mut writes = Writes::default();
+        let mut refusal = None;
+        if let (Some(known), Some(i)) = (key, idempotency) {
+            if now >= known.expires_at {
+                let sql = "DELETE FROM idempotency WHERE product = ? AND env = ? AND key_hash = ? AND expires_at <= ?";
+                writes.statement(sql!(sql, product, env, &i.key, now));
+            } else if known.request == i.request {
+                transaction.roll_back().await?;
+                return Ok(Started::Repeated(self.read_session(known.session_id).await?.map(Box::new)));
+            } else {
+                refusal = Some(Started::IdempotencyMismatch);
+            }
+        }
+        let refusal =
+            refusal.or_else(|| known.map(|s| Started::Repeated(Some(Box::new(s))))).or(ban.map(Started::Banned));
+        let usable = |p: &Session| {
+            p.scope == new.scope && (p.user_id == new.user_id || p.user_id.is_anonymous()) && p.end(now).is_none()
+        };
+        let previous = previous.filter(usable);
+        let refusal = refusal
+            .or_else(|| (new.previous_session_id.is_some() && previous.is_none()).then_some(Started::PreviousUnusable));
+        let counted: Vec<&Session> = active.iter().filter(|s| Some(s.id) != new.previous_session_id).collect();
+        let excess = limited.map_or(0, |(max, _)| (counted.len() + 1).saturating_sub(max as usize));
+        let rejects = excess > 0 && limited.is_some_and(|(_, on_max)| on_max == OnMaxSessions::Reject);
+        let refusal = refusal.or_else(|| rejects.then_some(Started::TooManySessions(counted.len() as u32)));
+        if let Some(refusal) = refusal {
+            transaction.roll_back().await?;
+            return Ok(refusal);
+        }
+
+        writes.statement(insert_session(new));
+        if let Some(i) = idempotency {
+            let sql = "INSERT INTO idempotency (product, env, key_hash, request, session_id, expires_at)
+                       VALUES (?, ?, ?, ?, ?, ?)";
+            writes.statement(sql!(sql, product, env, &i.key, &i.request, new.id, i.expires_at));
+        }
+        let replaced = previous.iter().map(|s| (s, EndReason::Replaced));
+        let oldest = counted.into_iter().take(excess).map(|s| (s, EndReason::MaxSessions));
+        let ended = writes.end(replaced.chain(oldest), ending);
+        writes.event(&new.scope, event);
+        transaction.commit(writes.script()).await?;
+        Ok(Started::Created(ended))
+    }
+
+    pub(crate) async fn try_advance(&self, advance: &Advance) -> Result<Cas, Failure> {
+        if advance.elevation.is_none() && !advance.event.notify {
+            return self.try_plain_advance(advance).await;
+        }
+        let applies = |s: &Session| advance.applies_to(s);
+        let write = |session: &mut Session| {
+            advance.apply(session);
+            let mut writes = Writes::default();
+            let sql = "UPDATE sessions SET generation = ?, commitment = ?, issued_at = ?, kid = ?, confirmed = ?,
+                       idle_expires_at = ?, auth = ?, min_generation = ? WHERE id = ?";
+            let Position { generation, commitment, issued_at, kid } = session.position;
+            writes.statement(sql!(
+                sql,
+                generation,
+                &commitment.to_bytes(),
+                issued_at,
+                kid,
+                session.confirmed,
+                session.idle_expires_at,
+                json(&session.auth),
+                session.min_generation,
+                session.id
+            ));
+            if let Some(elevation) = &advance.elevation {
+                let below = Revoked::Below(session.min_generation);
+                writes.revocation(session, below, advance.now, elevation.feed_until);
+            }
+            writes.event(&session.scope, &advance.event);
+            writes.script()
+        };
+        self.conditional(advance.id, applies, write).await
+    }
+
+    /// The usual refresh, in one round trip: the event is written if the condition holds on the row, which stays
+    /// locked, and the row if the event was. Not by `ROW_COUNT()`: it is wrong once the client is gone, and the
+    /// statements go on.
+    async fn try_plain_advance(&self, advance: &Advance) -> Result<Cas, Failure> {
+        let Advance { id, scope, tag, next, now, event, .. } = advance;
+        let condition = sql!(
+            "id = ? AND product = ? AND env = ? AND tag = ? AND generation = ? AND commitment = ?
+             AND ended_at IS NULL AND idle_expires_at > ? AND expires_at > ?",
+            *id,
+            &scope.product,
+            &scope.env,
+            tag,
+            advance.generation,
+            &advance.commitment.to_bytes(),
+            *now,
+            *now
+        );
+        let mut script = Script::new();
+        let mut written = String::new();
+        if let Some(session_id) = event.session_id {
+            let values = event_values(session_id, event);
+            script.push(format!("{INTO_EVENTS} SELECT {values} FROM sessions WHERE {condition} FOR UPDATE"));
+            let sql = " AND EXISTS (SELECT 1 FROM events e WHERE e.session_id = ? AND e.id = ?)";
+            written = sql!(sql, session_id, event.id);
+        }
+        let commitment = next.commitment.to_bytes();
+        // Assignments are made from left to right: `confirmed` is compared with the position as it was.
+        let sql = format!(
+            "UPDATE sessions SET
+             confirmed = confirmed AND generation = ? AND commitment = ? AND issued_at = ? AND kid = ?,
+             generation = ?, commitment = ?, issued_at = ?, kid = ?, idle_expires_at = LEAST(?, expires_at)
+             WHERE {condition}{written}"
+        );
+        let updating = script.len();
+        script.push(sql!(
+            sql,
+            next.generation,
+            &commitment,
+            next.issued_at,
+            next.kid,
+            next.generation,
+            &commitment,
+            next.issued_at,
+            next.kid,
+            *now + advance.idle_timeout
+        ));
+        script.push(select_session(*id));
+        let mut answers = self.pool.begin().await?.commit(script).await?;
+        let applied = answers.affected[updating] == 1;
+        match answers.first(&SESSIONS, session)? {
+            Some(session) if applied => Ok(Cas::Applied(session)),
+            row => Ok(Cas::Stale(row)),
+        }
+    }
+
+    pub(crate) async fn try_fast_forward(&self, fast_forward: &FastForward) -> Result<Cas, Failure> {
+        let applies = |s: &Session| fast_forward.applies_to(s);
+        let write = |session: &mut Session| {
+            fast_forward.apply(session);
+            let mut writes = Writes::default();
+            let sql = "UPDATE sessions SET generation = ?, commitment = ?, issued_at = ?, kid = ?, confirmed = ?,
+                       idle_expires_at = ?, ended_at = NULL, ended_reason = NULL WHERE id = ?";
+            let Position { generation, commitment, issued_at, kid } = session.position;
+            writes.statement(sql!(
+                sql,
+                generation,
+                &commitment.to_bytes(),
+                issued_at,
+                kid,
+                session.confirmed,
+                session.idle_expires_at,
+                session.id
+            ));
+            writes.event(&session.scope, &fast_forward.event);
+            writes.script()
+        };
+        self.conditional(fast_forward.id, applies, write).await
+    }
+
+    pub(crate) async fn try_confirm(&self, confirmations: &[Confirmation]) -> Result<(), Failure> {
+        if confirmations.is_empty() {
+            return Ok(());
+        }
+        // In one order, so that two batches do not wait for each other.
+        let mut confirmations: Vec<_> = confirmations.iter().collect();
+        confirmations.sort_by_key(|c| c.session_id);
+        let sql = "UPDATE sessions SET confirmed = 1 WHERE id = ? AND product = ? AND env = ? AND generation = ?
+                   AND ended_at IS NULL AND confirmed = 0";
+        let update = |c: &&Confirmation| sql!(sql, c.session_id, &c.scope.product, &c.scope.env, c.generation);
+        let script = confirmations.iter().map(update).collect();
+        self.pool.begin().await?.commit(script).await.map(drop)
+    }
+
+    pub(crate) async fn try_update(&self, update: &Update) -> Result<Cas, Failure> {
+        let applies = |s: &Session| update.applies_to(s);
+        let write = |session: &mut Session| {
+            update.apply(session);
+            let mut writes = Writes::default();
+            let sql = "UPDATE sessions SET version = ?, claims = ?, data = ? WHERE id = ?";
+            writes.statement(sql!(sql, session.version, session.claims.as_str(), session.data.as_str(), session.id));
+            writes.event(&session.scope, &update.event);
+            writes.script()
+        };
+        self.conditional(update.id, applies, write).await
+    }
+
+    pub(crate) async fn try_end(&self, end: &End) -> Result<Cas, Failure> {
+        let applies = |s: &Session| end.applies_to(s);
+        let write = |session: &mut Session| {
+            let mut writes = Writes::default();
+            if let Some(cause) = &end.cause {
+                writes.event(&session.scope, cause);
+            }
+            if let Some(audit) = &end.audit {
+                writes.audit(audit);
+            }
+            writes.end([(&*session, end.ending.reason)], &end.ending);
+            session.ended = Some(Ended { at: end.ending.at, reason: end.ending.reason });
+            writes.script()
+        };
+        self.conditional(end.id, applies, write).await
+    }
+
+    pub(crate) async fn try_end_many(&self, end: &EndMany) -> Result<EndedMany, Failure> {
+        self.end_many_with(end, Vec::new(), Writes::default()).await
+    }
+
+    /// Ends a batch, in a transaction that begins with `first` and writes `writes`, too.
+    pub(crate) async fn end_many_with(
+        &self,
+        end: &EndMany,
+        first: Script,
+        mut writes: Writes,
+    ) -> Result<EndedMany, Failure> {
+        let mut transaction = self.pool.begin().await?;
+        if !first.is_empty() {
+            transaction.ask(first).await?;
+        }
+        // A user's sessions are few. All others are looked at in slices: the step ends with the slice.
+        let last = match end.user_id {
+            Some(_) => None,
+            None => transaction.ask(vec![nth_after(end)]).await?.first(&SESSION_IDS, session_id)?,
+        };
+        let mut selected = transaction.ask(vec![select_to_end(end, last)]).await?.all(&SESSIONS, session)?;
+        let more = selected.len() > end.limit as usize;
+        selected.truncate(end.limit as usize);
+        if let Some(audit) = &end.audit
+            && end.after.is_none()
+        {
+            writes.audit(audit);
+        }
+        let next = if more { selected.last().map(|s| s.id) } else { last };
+        let done = EndedMany { next, ..writes.end_selected(&selected, &end.ending) };
+        transaction.commit(writes.script()).await?;
+        Ok(done)
+    }
+
+    /// Writes to a session's row if a condition holds on it.
+    async fn conditional(
+        &self,
+        id: SessionId,
+        applies: impl Fn(&Session) -> bool,
+        write: impl Fn(&mut Session) -> Script,
+    ) -> Result<Cas, Failure> {
+        let mut transaction = self.pool.begin().await?;
+        let found = transaction.ask(vec![lock_session(id)]).await?.first(&SESSIONS, session)?;
+        match found {
+            Some(mut session) if applies(&session) => {
+                let script = write(&mut session);
+                transaction.commit(script).await?;
+                Ok(Cas::Applied(session))
+            }
+            other => {
+                transaction.roll_back().await?;
+                Ok(Cas::Stale(other))
+            }
+        }
+    }
+}
+
+pub(crate) fn session(row: &mut Cells) -> StoreResult<Session> {
+    Ok(Session {
+        id: session_id(row)?,
+        scope: row.scope()?,
+        tag: row.parsed("tag")?,
+        definition_version: row.parsed("definition_version")?,
+        user_id: user_id(row)?,
+        position: Position {
+            generation: row.parsed("generation")?,
+            commitment: Commitment::from_bytes(row.bytes("commitment")?),
+            issued_at: row.parsed("issued_at")?,
+            kid: row.parsed("kid")?,
+        },
+        confirmed: row.flag("confirmed")?,
+        min_generation: row.parsed("min_generation")?,
+        idle_expires_at: row.time("idle_expires_at")?,
+        expires_at: row.time("expires_at")?,
+        created_at: row.time("created_at")?,
+        ended: match (row.time_opt("ended_at")?, row.parsed_opt("ended_reason")?) {
+            (None, None) => None,
+            (Some(at), Some(reason)) => Some(Ended { at, reason }),
+            (Some(_), None) => return Err(row.corrupt("ended_reason")),
+            (None, Some(_)) => return Err(row.corrupt("ended_at")),
+        },
+        version: row.parsed("version")?,
+        previous_session_id: row.bytes_opt("previous_session_id")?.map(SessionId::from_bytes),
+        auth: row.json("auth")?,
+        client: row.json("client")?,
+        claims: object(row, "claims")?,
+        data: object(row, "data")?,
+    })
+}
+
+pub(crate) fn session_id(row: &mut Cells) -> StoreResult<SessionId> {
+    Ok(SessionId::from_bytes(row.bytes("id")?))
+}
+
+pub(crate) fn user_id(row: &mut Cells) -> StoreResult<UserId> {
+    row.parsed("user_id")
+}
+
+struct KnownKey {
+    request: [u8; 32],
+    session_id: SessionId,
+    expires_at: rekindle::clock::Timestamp,
+}
+
+fn idempotent(row: &mut Cells) -> StoreResult<KnownKey> {
+    row.skip("key_hash");
+    Ok(KnownKey {
+        request: row.bytes("request")?,
+        session_id: SessionId::from_bytes(row.bytes("session_id")?),
+        expires_at: row.time("expires_at")?,
+    })
+}
+
+fn object(row: &mut Cells, column: &'static str) -> StoreResult<Object> {
+    let text = row.text(column)?;
+    Object::parse(text).map_err(|_| row.corrupt(column))
+}
+
+fn select_session(id: SessionId) -> String {
+    sql!(format!("{} WHERE id = ?", SESSIONS.select()), id)
+}
+
+fn lock_session(id: SessionId) -> String {
+    select_session(id) + " FOR UPDATE"
+}
+
+fn insert_session(session: &Session) -> String {
+    let Position { generation, commitment, issued_at, kid } = session.position;
+    sql!(
+        format!(
+            "INSERT INTO sessions ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            SESSIONS.list()
+        ),
+        session.id,
+        &session.scope.product,
+        &session.scope.env,
+        &session.tag,
+        session.definition_version,
+        &session.user_id,
+        generation,
+        &commitment.to_bytes(),
+        issued_at,
+        kid,
+        session.confirmed,
+        session.min_generation,
+        session.idle_expires_at,
+        session.expires_at,
+        session.created_at,
+        session.ended.map(|e| e.at),
+        session.ended.map(|e| e.reason.as_str()),
+        session.version,
+        session.previous_session_id,
+        json(&session.auth),
+        json(&session.client),
+        session.claims.as_str(),
+        session.data.as_str()
+    )
+}
+
+/// The last id of the slice that a step of an end without a user looks at, if the scope has so many sessions.
+fn nth_after(end: &EndMany) -> String {
+    let mut sql = sql!(
+        "SELECT id FROM sessions FORCE INDEX (sessions_by_scope) WHERE product = ? AND env = ?",
+        &end.scope.product,
+        &end.scope.env
+    );
+    if let Some(after) = end.after {
+        sql += &sql!(" AND id > ?", after);
+    }
+    sql + &sql!(" ORDER BY id LIMIT 1 OFFSET ?", WALK - 1)
+}
+
+/// [`EndMany::selects`], up to the id `last`, one more than the limit.
+fn select_to_end(end: &EndMany, last: Option<SessionId>) -> String {
+    let index = if end.user_id.is_some() { "sessions_by_user" } else { "sessions_by_scope" };
+    let mut sql = sql!(
+        format!(
+            "{} FORCE INDEX ({index}) WHERE product = ? AND env = ? AND expires_at > ?
+             AND (ended_at IS NULL OR ended_reason = 'idle')",
+            SESSIONS.select()
+        ),
+        &end.scope.product,
+        &end.scope.env,
+        end.ending.at
+    );
+    let filters = [
+        end.user_id.as_ref().map(|u| sql!(" AND user_id = ?", u)),
+        end.except.map(|id| sql!(" AND id <> ?", id)),
+        end.tag.as_ref().map(|t| sql!(" AND tag = ?", t)),
+        end.started_until.map(|t| sql!(" AND created_at <= ?", t)),
+        end.refreshed_from.map(|t| sql!(" AND GREATEST(issued_at * 1000, created_at) >= ?", t)),
+        end.after.map(|id| sql!(" AND id > ?", id)),
+        last.map(|id| sql!(" AND id <= ?", id)),
+    ];
+    sql.extend(filters.into_iter().flatten());
+    sql + &sql!(" ORDER BY id LIMIT ? FOR UPDATE", u64::from(end.limit) + 1)
+}

@@ -1,0 +1,185 @@
+//! What an intent writes, gathered into one script: each kind of row in one statement, the feed last.
+
+use rekindle::clock::Timestamp;
+use rekindle::journal::Event;
+use rekindle::session::{EndReason, Scope, Session, SessionId};
+use rekindle::store::{AuditEntry, EndedMany, EndedSession, Ending, Revoked};
+use serde::Serialize;
+
+use crate::sql::{Script, list, sql};
+
+/// How many rows one statement inserts at most.
+const ROWS: usize = 500;
+
+/// A script under construction.
+#[derive(Default)]
+pub(crate) struct Writes {
+    statements: Script,
+    events: Vec<String>,
+    outbox: Vec<String>,
+    revocations: Vec<Revocation>,
+}
+
+struct Revocation {
+    scope: Scope,
+    session_id: SessionId,
+    what: Revoked,
+    at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl Writes {
+    /// A statement of its own; it comes before all rows.
+    pub(crate) fn statement(&mut self, statement: String) {
+        self.statements.push(statement);
+    }
+
+    /// An event, in the journal of its session and in the outbox if it wishes so.
+    pub(crate) fn event(&mut self, scope: &Scope, event: &Event) {
+        self.notification(scope, event);
+        if let Some(session_id) = event.session_id {
+            self.events.push(format!("({})", event_values(session_id, event)));
+        }
+    }
+
+    /// An event in the outbox, if it wishes so, and not in the journal: its session is about to be removed.
+    pub(crate) fn notification(&mut self, scope: &Scope, event: &Event) {
+        if event.notify {
+            self.outbox.push(sql!(
+                "(?, ?, ?, ?, ?, 0, ?)",
+                event.id,
+                &scope.product,
+                &scope.env,
+                event.session_id,
+                event.at,
+                json(event)
+            ));
+        }
+    }
+
+    pub(crate) fn revocation(&mut self, session: &Session, what: Revoked, at: Timestamp, expires_at: Timestamp) {
+        let scope = session.scope.clone();
+        self.revocations.push(Revocation { scope, session_id: session.id, what, at, expires_at });
+    }
+
+    /// Ends active sessions, each for its reason, numbered in their order: rows, events, feed.
+    pub(crate) fn end<'a>(
+        &mut self,
+        sessions: impl IntoIterator<Item = (&'a Session, EndReason)>,
+        ending: &Ending,
+    ) -> Vec<EndedSession> {
+        let sessions: Vec<_> = sessions.into_iter().collect();
+        for alike in sessions.chunk_by(|a, b| a.1 == b.1) {
+            self.statement(sql!(
+                format!(
+                    "UPDATE sessions SET ended_at = ?, ended_reason = ? WHERE id IN ({})",
+                    list(alike.iter().map(|(s, _)| s.id))
+                ),
+                ending.at,
+                alike[0].1.as_str()
+            ));
+        }
+        let ended = sessions.into_iter().zip(0..).map(|((session, reason), i)| {
+            let what = Revoked::Ended { reason, expires_at: session.expires_at };
+            self.revocation(session, what, ending.at, ending.feed_until);
+            self.event(&session.scope, &ending.event_for(session, i, reason));
+            EndedSession::of(session, ending.at, reason)
+        });
+        ended.collect()
+    }
+
+    /// Ends those of the selected sessions that are active; the others are idle.
+    pub(crate) fn end_selected(&mut self, selected: &[Session], ending: &Ending) -> EndedMany {
+        let (active, idle): (Vec<_>, Vec<_>) = selected.iter().partition(|s| s.end(ending.at).is_none());
+        let ended = self.end(active.into_iter().map(|s| (s, ending.reason)), ending);
+        let idle = idle.into_iter().map(|s| EndedSession::of(s, ending.at, ending.reason)).collect();
+        EndedMany { ended, idle, next: None }
+    }
+
+    pub(crate) fn audit(&mut self, entry: &AuditEntry) {
+        self.statement(sql!(
+            "REPLACE INTO audit (id, at, actor, action, target, ip, request_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            entry.id,
+            entry.at,
+            &entry.actor,
+            &entry.action,
+            &entry.target,
+            entry.ip.as_ref(),
+            entry.request_id.as_ref()
+        ));
+    }
+
+    /// The script.
+    pub(crate) fn script(self) -> Script {
+        let mut script = self.statements;
+        // Replacing: an intent that is repeated because its answer was lost writes the same event once.
+        insert("REPLACE INTO outbox (id, product, env, session_id, due, attempts, event)", &self.outbox, &mut script);
+        insert(INTO_EVENTS, &self.events, &mut script);
+        let count = self.revocations.len();
+        if let Some(first) = self.revocations.first() {
+            // `Revocation::next_seq`, for all entries at once: they have one moment. The row stays locked until the commit.
+            script.push(sql!(
+                "UPDATE feed SET last_seq = GREATEST(last_seq + 1, ?) + ? WHERE id = 1",
+                first.at.millis().max(0).saturating_mul(1000),
+                count as u64 - 1
+            ));
+        }
+        let rows: Vec<String> = self.revocations.iter().zip((0..count as u64).rev()).map(Revocation::values).collect();
+        let columns = "INSERT INTO revocations
+             (seq, product, env, session_id, below_generation, reason, session_expires_at, at, expires_at)";
+        insert(columns, &rows, &mut script);
+        script
+    }
+}
+
+impl Revocation {
+    /// Of the entry after which `later` more follow in the same script.
+    fn values((entry, later): (&Self, u64)) -> String {
+        let (below, reason, session_expires_at) = match entry.what {
+            Revoked::Ended { reason, expires_at } => (None, Some(reason.as_str()), Some(expires_at)),
+            Revoked::Below(generation) => (Some(generation), None, None),
+        };
+        sql!(
+            "((SELECT last_seq FROM feed WHERE id = 1) - ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            later,
+            &entry.scope.product,
+            &entry.scope.env,
+            entry.session_id,
+            below,
+            reason,
+            session_expires_at,
+            entry.at,
+            entry.expires_at
+        )
+    }
+}
+
+/// Adds a row to the journal, or replaces it; the values are those of [`event_values`].
+pub(crate) const INTO_EVENTS: &str = "REPLACE INTO events (session_id, id, at, kind, outcome, rest)";
+
+/// The values of an event's row.
+pub(crate) fn event_values(session_id: SessionId, event: &Event) -> String {
+    let mut rest = serde_json::to_value(event).expect("an event is JSON");
+    let members = rest.as_object_mut().expect("an event is a JSON object");
+    for column in ["session_id", "id", "at", "kind", "outcome"] {
+        members.remove(column);
+    }
+    sql!(
+        "?, ?, ?, ?, ?, ?",
+        session_id,
+        event.id,
+        event.at,
+        event.kind.as_str(),
+        event.outcome.map(|o| o.as_str()),
+        rest.to_string()
+    )
+}
+
+/// A value that is JSON.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("these types are JSON")
+}
+
+fn insert(into: &str, rows: &[String], script: &mut Script) {
+    script.extend(rows.chunks(ROWS).map(|rows| format!("{into} VALUES {}", rows.join(", "))));
+}

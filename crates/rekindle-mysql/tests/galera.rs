@@ -1,0 +1,187 @@
+//! A Galera cluster whose every node takes writes: the suite and the comparison, with each request on the next node.
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use common::open;
+use futures_util::future::join_all;
+use rekindle::clock::Timestamp;
+use rekindle::definition::{Definition, OnMaxSessions};
+use rekindle::journal::{Event, EventId};
+use rekindle::keys::{KeyId, SigningKey};
+use rekindle::session::{Scope, Session, SessionId, Tag, UserId};
+use rekindle::store::*;
+use rekindle_mysql::MysqlStore;
+use rekindle_testkit::fixtures::{
+    advance_of, applied, at, commitment, events_of, row, scope, session, sessions_in, start, start_of,
+};
+use rekindle_testkit::servers::mysql::Mysql;
+
+fn nodes() -> &'static [Mysql] {
+    static NODES: LazyLock<Vec<Mysql>> = LazyLock::new(|| Mysql::cluster(2));
+    &NODES
+}
+
+/// Sends each request to the next node.
+struct InTurn {
+    stores: Vec<Arc<MysqlStore>>,
+    next: AtomicUsize,
+}
+
+impl InTurn {
+    fn next(&self) -> &MysqlStore {
+        &self.stores[self.next.fetch_add(1, Ordering::Relaxed) % self.stores.len()]
+    }
+}
+
+/// Implements the store's methods.
+macro_rules! in_turn {
+    ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl Store for InTurn {
+            $(async fn $method(&self, $($argument: $type),*) -> StoreResult<$answer> {
+                self.next().$method($($argument),*).await
+            })*
+        }
+    };
+}
+
+in_turn! {
+    start(start: Start) -> Started;
+    session(id: SessionId) -> Option<Session>;
+    advance(advance: Advance) -> Cas;
+    fast_forward(fast_forward: FastForward) -> Cas;
+    confirm(confirmations: Vec<Confirmation>) -> ();
+    update(update: Update) -> Cas;
+    end(end: End) -> Cas;
+    end_many(end: EndMany) -> EndedMany;
+    record(events: Vec<Event>) -> ();
+    sessions(query: SessionQuery) -> Vec<Session>;
+    events(query: EventQuery) -> Vec<Event>;
+    users(query: UserQuery) -> Vec<UserSummary>;
+    user(scope: &Scope, user_id: &UserId, now: Timestamp) -> Option<UserSummary>;
+    erase_user(erase: EraseUser) -> EndedMany;
+    ban(ban: BanUser) -> EndedMany;
+    lift_ban(scope: &Scope, user_id: &UserId, audit: AuditEntry) -> bool;
+    revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>;
+    sweep(sweep: Sweep) -> Swept;
+    config_version() -> u64;
+    scope(scope: &Scope) -> ScopeRead;
+    definition(product: &Tag, tag: &Tag, version: u32) -> Option<Definition>;
+    products() -> Vec<ProductRecord>;
+    change(change: Change, audit: AuditEntry) -> Changed;
+    add_signing_key(key: SigningKey, newest: Option<KeyId>) -> bool;
+    rewrap_signing_keys(keys: Vec<SigningKey>) -> ();
+    remove_signing_keys(kids: Vec<KeyId>) -> ();
+    secret_checks(checks: Vec<(u8, [u8; 16])>) -> Vec<(u8, [u8; 16])>;
+    secret_usage() -> Vec<(u8, u64)>;
+    api_keys() -> Vec<ApiKey>;
+    take_notifications(now: Timestamp, lease: Timestamp, limit: u32) -> Vec<Notification>;
+    settle_notification(id: EventId, retry_at: Option<Timestamp>) -> ();
+    audit_log(before: Option<EventId>, limit: u32) -> Vec<AuditEntry>;
+    append_audit(entry: AuditEntry) -> ();
+    ping() -> ();
+}
+
+async fn new_store() -> (Arc<dyn Store>, ()) {
+    let database = nodes()[0].new_database();
+    let mut stores = Vec::new();
+    for node in nodes() {
+        stores.push(open(&node.url(&database)).await);
+    }
+    (Arc::new(InTurn { stores, next: AtomicUsize::new(0) }), ())
+}
+
+rekindle_testkit::conformance!(new_store);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_checks_tell_of_the_cluster() {
+    let (store, _) = common::new_store(&nodes()[0]).await;
+    let told = store.checks().await.unwrap();
+    for expected in ["wsrep_cluster_size = 2", "wsrep_cluster_status = Primary"] {
+        assert!(told.iter().any(|check| check.ok && check.text == expected), "{told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_racing_advances_on_all_nodes_one_wins_every_time() {
+    let (store, ()) = new_store().await;
+    for round in 0..300 {
+        let session = start(&*store, session("ada")).await;
+        let outcomes = join_all((0..16u8).map(|i| {
+            let (store, mut advance) = (Arc::clone(&store), advance_of(&session, at(1)));
+            advance.next.commitment = commitment(100 + i);
+            tokio::spawn(async move { (commitment(100 + i), store.advance(advance).await.unwrap()) })
+        }))
+        .await;
+        let row = row(&*store, session.id).await;
+        for outcome in outcomes {
+            match outcome.unwrap() {
+                (own, Cas::Applied(told)) => assert_eq!((own, &told), (row.position.commitment, &row), "round {round}"),
+                (_, Cas::Stale(told)) => assert_eq!(told.as_ref(), Some(&row), "round {round}"),
+            }
+        }
+        assert_eq!(store.events(events_of(session.id)).await.unwrap().len(), 2, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_maximum_of_sessions_holds_on_all_nodes_every_time() {
+    let (store, ()) = new_store().await;
+    for round in 0..60 {
+        let user = format!("user {round}");
+        let outcomes = join_all((0..8).map(|_| {
+            let (store, session) = (Arc::clone(&store), session(&user));
+            let start = Start { max_sessions: Some((2, OnMaxSessions::Reject)), ..start_of(&session) };
+            tokio::spawn(async move { store.start(start).await.unwrap() })
+        }))
+        .await;
+        let created = outcomes.iter().filter(|o| matches!(o, Ok(Started::Created(_)))).count();
+        let mut query = sessions_in(scope(), at(1));
+        query.user_id = Some(rekindle_testkit::fixtures::user(&user));
+        assert_eq!((created, store.sessions(query).await.unwrap().len()), (2, 2), "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_open_an_empty_database_on_all_nodes_one_migrates_it() {
+    let database = nodes()[0].new_database();
+    let urls = (0..8).map(|i| nodes()[i % nodes().len()].url(&database));
+    for store in join_all(urls.map(|url| tokio::spawn(async move { open(&url).await }))).await {
+        assert_eq!(store.unwrap().products().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_the_majority_is_unavailable_until_it_has_it_again() {
+    let mut nodes = Mysql::cluster(2);
+    let (store, _url) = common::new_store(&nodes[0]).await;
+    let session = start(&*store, session("ada")).await;
+    nodes[1].server().stop("KILL");
+    let outcome = loop {
+        // The other node is missed after a few seconds.
+        match store.advance(advance_of(&row_or_wait(&store, &session).await, at(1))).await {
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(outcome, StoreError::Unavailable(_)), "{outcome}");
+    assert!(matches!(store.session(session.id).await, Err(StoreError::Unavailable(_))));
+    nodes[0].sql("mysql", "SET wsrep_on = 0; SET GLOBAL wsrep_provider_options = 'pc.bootstrap=1'");
+    let row = row_or_wait(&store, &session).await;
+    applied(store.advance(advance_of(&row, at(1))).await.unwrap());
+}
+
+/// The session's row, once the store has an answer; or what it was, if it has none for a while.
+async fn row_or_wait(store: &MysqlStore, session: &Session) -> Session {
+    for _ in 0..20 {
+        match store.session(session.id).await {
+            Ok(row) => return row.expect("it was started"),
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+        }
+    }
+    session.clone()
+}

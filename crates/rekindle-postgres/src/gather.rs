@@ -1,0 +1,176 @@
+//! Refreshes that arrive while others are under way share a statement.
+//!
+//! A refresh that finds a free lane goes out at once and alone. Once all lanes are busy, what waits goes out together with the
+//! first lane that becomes free: nobody waits for others to come.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rekindle::session::Session;
+use rekindle::store::{Advance, Cas, StoreError, StoreResult};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::database::{Database, Statement, statement};
+use crate::row::{Cells, scope_bytes};
+use crate::sessions::{read_session, session_columns, uuid};
+use crate::transaction::{Rest, Transactional, column, json};
+
+/// How many statements of refreshes are under way at once.
+const LANES: usize = 8;
+/// How many refreshes share one at most.
+const GROUP: usize = 64;
+/// How many may wait; more are refused, because by then nobody waits for the answer any more.
+const QUEUE: usize = 16_384;
+
+/// The refreshes of a store.
+#[derive(Default)]
+pub(crate) struct Refreshes(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Waiting>,
+    lanes: usize,
+}
+
+struct Waiting {
+    advance: Advance,
+    answer: oneshot::Sender<StoreResult<Cas>>,
+}
+
+impl Refreshes {
+    /// Carries out a refresh, with others or alone. Dropping the future does not stop it.
+    pub(crate) async fn advance(&self, database: &Database, advance: Advance) -> StoreResult<Cas> {
+        let (answer, outcome) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if state.waiting.len() >= QUEUE {
+                return Err(StoreError::Unavailable(format!("overloaded: {QUEUE} refreshes are waiting")));
+            }
+            state.waiting.push_back(Waiting { advance, answer });
+            if state.lanes < LANES {
+                state.lanes += 1;
+                let database = database.clone();
+                tokio::spawn(async move {
+                    while let Some(group) = database.refreshes.next_group() {
+                        carry_out(&database, group).await;
+                    }
+                });
+            }
+        }
+        outcome.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the process is ending".into())))
+    }
+
+    /// What waits, for a lane that is free; the lane ends when nothing does.
+    fn next_group(&self) -> Option<Vec<Waiting>> {
+        let mut state = self.state();
+        let length = state.waiting.len().min(GROUP);
+        if length == 0 {
+            state.lanes -= 1;
+            return None;
+        }
+        Some(state.waiting.drain(..length).collect())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn carry_out(database: &Database, group: Vec<Waiting>) {
+    let moved = match together(database, &group).await {
+        Ok(moved) => moved,
+        Err(error) => vec![Some(Err(error)); group.len()],
+    };
+    for (waiting, moved) in group.into_iter().zip(moved) {
+        match moved {
+            // Nobody may be waiting any more; here and below, what was done is done all the same.
+            Some(outcome) => drop(waiting.answer.send(outcome.map(Cas::Applied))),
+            None => {
+                let database = database.clone();
+                tokio::spawn(async move {
+                    let outcome = alone(&database, &waiting.advance).await;
+                    let _ = waiting.answer.send(outcome);
+                });
+            }
+        }
+    }
+}
+
+/// What came of each refresh of a group, where it could be carried out without waiting for a lock.
+async fn together(database: &Database, group: &[Waiting]) -> StoreResult<Vec<Option<StoreResult<Session>>>> {
+    let mut moved = vec![None; group.len()];
+    for row in database.rows(refresh(group)).await? {
+        let n: usize = Cells::new(&row, "sessions", "id").int("n")?;
+        moved[n - 1] = Some(read_session(&row));
+    }
+    Ok(moved)
+}
+
+/// A refresh whose row is another by now, or was locked: it waits for the lock, on a connection of its own.
+async fn alone(database: &Database, advance: &Advance) -> StoreResult<Cas> {
+    match database.session(advance.id).await? {
+        Some(session) if advance.applies_to(&session) => database.run(Transactional(advance.clone())).await,
+        other => Ok(Cas::Stale(other)),
+    }
+}
+
+/// Whole refreshes in one statement: rows, journal and outbox. The order of locks, and that it waits for none, keeps two of
+/// them from getting into each other's way. Of two refreshes of one row, one moves it.
+fn refresh(group: &[Waiting]) -> Statement {
+    let asked: Vec<&Advance> = group.iter().map(|w| &w.advance).collect();
+    statement!(
+        concat!(
+            "WITH asked AS (
+                 SELECT * FROM unnest(
+                     $1::uuid[], $2::bytea[], $3::text[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bytea[], $8::bigint[],
+                     $9::bigint[], $10::bigint[], $11::bigint[], $12::uuid[], $13::bigint[], $14::text[], $15::text[],
+                     $16::bigint[], $17::text[], $18::text[]
+                 ) WITH ORDINALITY AS v (
+                     session_id, in_scope, with_tag, from_generation, from_commitment, to_generation, to_commitment,
+                     to_issued_at, to_kid, idle_until, now, event_id, at, kind, outcome, event_generation, rest, event, n
+                 )
+             ), locked AS (
+                 SELECT id AS locked_id FROM sessions WHERE id = ANY ($1::uuid[]) ORDER BY id
+                 FOR NO KEY UPDATE SKIP LOCKED
+             ), moved AS (
+                 UPDATE sessions SET generation = to_generation, commitment = to_commitment, issued_at = to_issued_at,
+                     kid = to_kid, idle_expires_at = least(idle_until, expires_at),
+                     confirmed = confirmed AND (generation, commitment, issued_at, kid)
+                         = (to_generation, to_commitment, to_issued_at, to_kid)
+                 FROM asked JOIN locked ON locked_id = session_id
+                 WHERE id = session_id AND scope = in_scope AND tag = with_tag AND generation = from_generation
+                     AND commitment = from_commitment AND ended_at IS NULL AND idle_expires_at > now AND expires_at > now
+                 RETURNING n, ",
+            session_columns!(),
+            "), journal AS (
+                 INSERT INTO events (session_id, id, at, kind, outcome, generation, rest)
+                 SELECT session_id, event_id, at, kind, outcome, event_generation, rest FROM moved JOIN asked USING (n)
+                 ON CONFLICT DO NOTHING
+             ), notified AS (
+                 INSERT INTO outbox (id, scope, session_id, due, attempts, event)
+                 SELECT event_id, in_scope, session_id, at, 0, event FROM moved JOIN asked USING (n) WHERE event IS NOT NULL
+                 ON CONFLICT DO NOTHING
+             ) SELECT * FROM moved"
+        ),
+        column(&asked, |a| uuid(a.id)),
+        column(&asked, |a| scope_bytes(&a.scope)),
+        column(&asked, |a| a.tag.as_str().to_owned()),
+        column(&asked, |a| i64::from(a.generation)),
+        column(&asked, |a| a.commitment.to_bytes().to_vec()),
+        column(&asked, |a| i64::from(a.next.generation)),
+        column(&asked, |a| a.next.commitment.to_bytes().to_vec()),
+        column(&asked, |a| i64::from(a.next.issued_at)),
+        column(&asked, |a| i64::from(a.next.kid)),
+        column(&asked, |a| (a.now + a.idle_timeout).millis()),
+        column(&asked, |a| a.now.millis()),
+        column(&asked, |a| Uuid::from_bytes(a.event.id.to_bytes())),
+        column(&asked, |a| a.event.at.millis()),
+        column(&asked, |a| a.event.kind.as_str()),
+        column(&asked, |a| a.event.outcome.map(|o| o.as_str())),
+        column(&asked, |a| i64::from(a.event.generation)),
+        column(&asked, |a| json(&Rest::of(&a.event))),
+        column(&asked, |a| a.event.notify.then(|| json(&a.event))),
+    )
+}

@@ -1,0 +1,437 @@
+//! Sessions: their rows, their starts and their moves.
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
+use rekindle::clock::Timestamp;
+use rekindle::definition::OnMaxSessions;
+use rekindle::refresh::Commitment;
+use rekindle::rotation::Position;
+use rekindle::session::{EndReason, Ended, Object, Scope, Session, SessionId, UserId};
+use rekindle::store::*;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::database::{Database, Failure, Statement, statement};
+use crate::ends::end_sessions;
+use crate::row::{Cells, scope_bytes};
+use crate::transaction::{BEGIN_SNAPSHOT, Intent, Transaction, Transactional, column, json};
+use crate::users::read_ban;
+
+/// The columns of `sessions` that [`read_session`] reads.
+macro_rules! session_columns {
+    () => {
+        "id, generation, commitment, issued_at, kid, confirmed, min_generation, idle_expires_at, expires_at, created_at, \
+         ended_at, ended_reason, version, scope, tag, definition_version, user_id, previous_session_id, auth, client, claims, \
+         data"
+    };
+}
+pub(crate) use session_columns;
+
+/// The condition under which a session is active at `$1`.
+macro_rules! active {
+    () => {
+        "(ended_at IS NULL AND idle_expires_at > $1 AND expires_at > $1)"
+    };
+}
+pub(crate) use active;
+
+pub(crate) fn uuid(id: SessionId) -> Uuid {
+    Uuid::from_bytes(id.to_bytes())
+}
+
+pub(crate) fn read_session(row: &Row) -> Result<Session, StoreError> {
+    let row = Cells::new(row, "sessions", "id");
+    let object = |column| Object::parse(row.text(column)?.to_owned()).map_err(|_| row.corrupt(column));
+    let ended = match (row.time_opt("ended_at")?, row.parsed_opt("ended_reason")?) {
+        (None, None) => None,
+        (Some(at), Some(reason)) => Some(Ended { at, reason }),
+        (Some(_), None) => return Err(row.corrupt("ended_reason")),
+        (None, Some(_)) => return Err(row.corrupt("ended_at")),
+    };
+    Ok(Session {
+        id: SessionId::from_bytes(row.uuid("id")?),
+        position: Position {
+            generation: row.int("generation")?,
+            commitment: Commitment::from_bytes(row.array("commitment")?),
+            issued_at: row.int("issued_at")?,
+            kid: row.int("kid")?,
+        },
+        confirmed: row.flag("confirmed")?,
+        min_generation: row.int("min_generation")?,
+        idle_expires_at: row.time("idle_expires_at")?,
+        expires_at: row.time("expires_at")?,
+        created_at: row.time("created_at")?,
+        ended,
+        version: row.int("version")?,
+        scope: row.scope("scope")?,
+        tag: row.parsed("tag")?,
+        definition_version: row.int("definition_version")?,
+        user_id: row.parsed_bytes("user_id")?,
+        previous_session_id: row.uuid_opt("previous_session_id")?.map(SessionId::from_bytes),
+        auth: row.json("auth")?,
+        client: row.json("client")?,
+        claims: object("claims")?,
+        data: object("data")?,
+    })
+}
+
+pub(crate) fn read_sessions(rows: &[Row]) -> Result<Vec<Session>, StoreError> {
+    rows.iter().map(read_session).collect()
+}
+
+/// Locks the row that stands for a user. Under the exclusive lock, nobody else starts a session of the user, bans or erases it;
+/// the shared one keeps only those out who take the exclusive one.
+pub(crate) fn lock_user(scope: &Scope, user_id: &UserId, exclusive: bool) -> Statement {
+    let n = digest(&SHA256, &[scope_bytes(scope).as_slice(), b"/", user_id.as_str().as_bytes()].concat()).as_ref()[0];
+    let sql = match exclusive {
+        true => "SELECT n FROM user_locks WHERE n = $1 FOR UPDATE",
+        false => "SELECT n FROM user_locks WHERE n = $1 FOR SHARE",
+    };
+    statement!(sql, i64::from(n))
+}
+
+macro_rules! select_sessions {
+    ($user:literal) => {
+        concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions WHERE scope = $2 AND ",
+            $user,
+            " AND id <= coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND id IS DISTINCT FROM $3::uuid
+              AND ($5::text IS NULL OR tag = $5) AND ($6::boolean IS NULL OR $6 = ",
+            active!(),
+            ") AND ($7::bigint IS NULL OR created_at > $7) AND ($8::bigint IS NULL OR created_at < $8)
+              ORDER BY id DESC LIMIT $9"
+        )
+    };
+}
+
+const SELECT_SESSIONS: &str = select_sessions!("$4::bytea IS NULL");
+const SELECT_SESSIONS_OF_USER: &str = select_sessions!("user_id = $4");
+
+impl Database {
+    pub(crate) async fn session(&self, id: SessionId) -> StoreResult<Option<Session>> {
+        let sql = concat!("SELECT ", session_columns!(), " FROM sessions WHERE id = $1");
+        let rows = self.rows(statement!(sql, uuid(id))).await?;
+        rows.first().map(read_session).transpose()
+    }
+
+    pub(crate) async fn sessions(&self, query: SessionQuery) -> StoreResult<Vec<Session>> {
+        let rows = self.rows(statement!(
+            if query.user_id.is_some() { SELECT_SESSIONS_OF_USER } else { SELECT_SESSIONS },
+            query.now.millis(),
+            scope_bytes(&query.scope),
+            query.before.map(uuid),
+            query.user_id.map(|u| u.as_str().as_bytes().to_vec()),
+            query.tag.map(|t| t.as_str().to_owned()),
+            query.active,
+            query.started_after.map(Timestamp::millis),
+            query.started_before.map(Timestamp::millis),
+            i64::from(query.limit),
+        ));
+        read_sessions(&rows.await?)
+    }
+
+    pub(crate) async fn advance(&self, advance: Advance) -> StoreResult<Cas> {
+        if advance.elevation.is_some() {
+            return self.run(Transactional(advance)).await;
+        }
+        self.refreshes.advance(self, advance).await
+    }
+
+    pub(crate) async fn confirm(&self, mut confirmations: Vec<Confirmation>) -> StoreResult<()> {
+        // All lock the rows in one order.
+        confirmations.sort_unstable_by_key(|c| c.session_id);
+        let statement = statement!(
+            "WITH reported AS (SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::bigint[]) AS v (id, scope, generation)),
+                 locked AS (SELECT id FROM sessions WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE)
+             UPDATE sessions AS s SET confirmed = true FROM reported AS v WHERE s.id = v.id AND s.id IN (SELECT id FROM locked)
+                 AND s.scope = v.scope AND s.generation = v.generation AND s.ended_at IS NULL AND NOT s.confirmed",
+            column(&confirmations, |c| uuid(c.session_id)),
+            column(&confirmations, |c| scope_bytes(&c.scope)),
+            column(&confirmations, |c| i64::from(c.generation)),
+        );
+        self.rows(statement).await.map(drop)
+    }
+}
+
+/// Counts the unended sessions of each master secret.
+pub(crate) struct SecretUsage;
+
+#[async_trait]
+impl Intent for SecretUsage {
+    type Outcome = Vec<(u8, u64)>;
+
+    const BEGIN: &'static str = BEGIN_SNAPSHOT;
+    const LONG: bool = true;
+
+    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Self::Outcome, Failure> {
+        let sql = "SELECT kid, count(*) AS sessions FROM sessions WHERE ended_at IS NULL GROUP BY kid ORDER BY kid";
+        let [rows] = tx.read([statement!(sql)]).await?;
+        let read = |row| {
+            let row = Cells::new(row, "sessions", "kid");
+            Ok((row.int("kid")?, row.int("sessions")?))
+        };
+        rows.iter().map(read).collect()
+    }
+}
+
+#[async_trait]
+impl Intent for Start {
+    type Outcome = Started;
+
+    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Started, Failure> {
+        let Self { session, idempotency, max_sessions, event, ending } = self;
+        let now = session.created_at;
+        let scope = scope_bytes(&session.scope);
+        let user_id = session.user_id.as_str().as_bytes().to_vec();
+        let previous = session.previous_session_id;
+        let max_sessions = max_sessions.filter(|_| !session.user_id.is_anonymous());
+        let [_, known_key, named, ban, active] = tx
+            .read([
+                lock_user(&session.scope, &session.user_id, max_sessions.is_some()),
+                statement!(
+                    "SELECT request, session_id FROM idempotency WHERE scope = $1 AND key = $2 AND expires_at > $3",
+                    scope.clone(),
+                    idempotency.map(|i| i.key.to_vec()),
+                    now.millis(),
+                ),
+                statement!(
+                    concat!(
+                        "SELECT ",
+                        session_columns!(),
+                        " FROM sessions WHERE id = $1 OR id = $2 ORDER BY id FOR UPDATE"
+                    ),
+                    uuid(session.id),
+                    previous.map(uuid),
+                ),
+                statement!(
+                    "SELECT user_id, at, until, reason FROM bans WHERE scope = $1 AND user_id = $2",
+                    scope.clone(),
+                    user_id.clone(),
+                ),
+                statement!(
+                    concat!(
+                        "SELECT ",
+                        session_columns!(),
+                        " FROM sessions WHERE scope = $2 AND user_id = $3 AND tag = $4 AND id IS DISTINCT FROM $5 AND ",
+                        active!(),
+                        " ORDER BY id LIMIT $6 FOR UPDATE"
+                    ),
+                    now.millis(),
+                    scope.clone(),
+                    user_id,
+                    session.tag.as_str().to_owned(),
+                    previous.map(uuid),
+                    if max_sessions.is_some() { i64::MAX } else { 0 },
+                ),
+            ])
+            .await?;
+        if let Some(i) = idempotency
+            && let Some(known) = known_key.first()
+        {
+            let known = Cells::new(known, "idempotency", "session_id");
+            if known.array("request")? != i.request {
+                return Ok(Started::IdempotencyMismatch);
+            }
+            let id = SessionId::from_bytes(known.uuid("session_id")?);
+            return Ok(Started::Repeated(find(tx, id).await?.map(Box::new)));
+        }
+        let mut named = read_sessions(&named)?;
+        if let Some(known) = named.iter().find(|s| s.id == session.id) {
+            return Ok(Started::Repeated(Some(Box::new(known.clone()))));
+        }
+        if let Some(ban) = ban.first().map(read_ban).transpose()?.filter(|b| b.holds(now)) {
+            return Ok(Started::Banned(ban));
+        }
+        let mut to_end = Vec::new();
+        if previous.is_some() {
+            let usable = |p: &Session| {
+                p.scope == session.scope
+                    && (p.user_id == session.user_id || p.user_id.is_anonymous())
+                    && p.end(now).is_none()
+            };
+            match named.pop().filter(usable) {
+                Some(previous) => to_end.push((previous, EndReason::Replaced)),
+                None => return Ok(Started::PreviousUnusable),
+            }
+        }
+        if let Some((max, on_max)) = max_sessions {
+            let active = read_sessions(&active)?;
+            let excess = (active.len() + 1).saturating_sub(max as usize);
+            if excess > 0 && on_max == OnMaxSessions::Reject {
+                return Ok(Started::TooManySessions(active.len() as u32));
+            }
+            to_end.extend(active.into_iter().take(excess).map(|s| (s, EndReason::MaxSessions)));
+        }
+        let ended = end_sessions(tx, &to_end, ending);
+        if let Some(i) = idempotency {
+            // A key that is in force makes the insert fail, and the start look again.
+            tx.write(statement!(
+                "DELETE FROM idempotency WHERE scope = $1 AND key = $2 AND expires_at <= $3",
+                scope.clone(),
+                i.key.to_vec(),
+                now.millis(),
+            ));
+            tx.write(statement!(
+                "INSERT INTO idempotency (scope, key, request, session_id, expires_at) VALUES ($1, $2, $3, $4, $5)",
+                scope,
+                i.key.to_vec(),
+                i.request.to_vec(),
+                uuid(session.id),
+                i.expires_at.millis(),
+            ));
+        }
+        tx.write(insert_session(session));
+        tx.journal(&session.scope, event.clone());
+        Ok(Started::Created(ended))
+    }
+}
+
+/// With an elevation, or after it could not be [gathered](crate::gather).
+#[async_trait]
+impl Intent for Advance {
+    type Outcome = Cas;
+
+    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
+        let cas = conditional(tx, self.id, |s| self.applies_to(s), |s| self.apply(s)).await?;
+        if let Cas::Applied(session) = &cas {
+            tx.write(save(session));
+            if let Some(elevation) = &self.elevation {
+                let below = Revoked::Below(session.min_generation);
+                tx.revoke(&session.scope, session.id, below, self.now, elevation.feed_until);
+            }
+            tx.journal(&session.scope, self.event.clone());
+        }
+        Ok(cas)
+    }
+}
+
+#[async_trait]
+impl Intent for FastForward {
+    type Outcome = Cas;
+
+    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
+        let cas = conditional(tx, self.id, |s| self.applies_to(s), |s| self.apply(s)).await?;
+        if let Cas::Applied(session) = &cas {
+            tx.write(save(session));
+            tx.journal(&session.scope, self.event.clone());
+        }
+        Ok(cas)
+    }
+}
+
+#[async_trait]
+impl Intent for Update {
+    type Outcome = Cas;
+
+    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
+        let cas = conditional(tx, self.id, |s| self.applies_to(s), |s| self.apply(s)).await?;
+        if let Cas::Applied(session) = &cas {
+            tx.write(save(session));
+            tx.journal(&session.scope, self.event.clone());
+        }
+        Ok(cas)
+    }
+}
+
+#[async_trait]
+impl Intent for End {
+    type Outcome = Cas;
+
+    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
+        let ended = Ended { at: self.ending.at, reason: self.ending.reason };
+        let session = match find(tx, self.id).await? {
+            Some(session) if self.applies_to(&session) => session,
+            other => return Ok(Cas::Stale(other)),
+        };
+        if let Some(cause) = &self.cause {
+            tx.journal(&self.scope, cause.clone());
+        }
+        if let Some(audit) = &self.audit {
+            tx.audit(audit);
+        }
+        let session = [(session, ended.reason)];
+        end_sessions(tx, &session, &self.ending);
+        let [(session, _)] = session;
+        Ok(Cas::Applied(Session { ended: Some(ended), ..session }))
+    }
+}
+
+/// The session, locked.
+async fn find(tx: &mut Transaction<'_>, id: SessionId) -> Result<Option<Session>, Failure> {
+    let sql = concat!("SELECT ", session_columns!(), " FROM sessions WHERE id = $1 FOR UPDATE");
+    let [rows] = tx.read([statement!(sql, uuid(id))]).await?;
+    Ok(rows.first().map(read_session).transpose()?)
+}
+
+/// Applies an effect to the locked row, which is still to be [saved](save), if the condition holds.
+async fn conditional(
+    tx: &mut Transaction<'_>,
+    id: SessionId,
+    applies: impl Fn(&Session) -> bool + Send,
+    apply: impl FnOnce(&mut Session) + Send,
+) -> Result<Cas, Failure> {
+    match find(tx, id).await? {
+        Some(mut session) if applies(&session) => {
+            apply(&mut session);
+            Ok(Cas::Applied(session))
+        }
+        other => Ok(Cas::Stale(other)),
+    }
+}
+
+/// Writes all of a session that can change.
+fn save(session: &Session) -> Statement {
+    statement!(
+        "UPDATE sessions SET generation = $2, commitment = $3, issued_at = $4, kid = $5, confirmed = $6, min_generation = $7,
+             idle_expires_at = $8, ended_at = $9, ended_reason = $10, version = $11, auth = $12, claims = $13, data = $14
+         WHERE id = $1",
+        uuid(session.id),
+        i64::from(session.position.generation),
+        session.position.commitment.to_bytes().to_vec(),
+        i64::from(session.position.issued_at),
+        i64::from(session.position.kid),
+        session.confirmed,
+        i64::from(session.min_generation),
+        session.idle_expires_at.millis(),
+        session.ended.map(|e| e.at.millis()),
+        session.ended.map(|e| e.reason.as_str()),
+        session.version.cast_signed(),
+        json(&session.auth),
+        session.claims.as_str().to_owned(),
+        session.data.as_str().to_owned(),
+    )
+}
+
+fn insert_session(session: &Session) -> Statement {
+    statement!(
+        concat!(
+            "INSERT INTO sessions (",
+            session_columns!(),
+            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+        ),
+        uuid(session.id),
+        i64::from(session.position.generation),
+        session.position.commitment.to_bytes().to_vec(),
+        i64::from(session.position.issued_at),
+        i64::from(session.position.kid),
+        session.confirmed,
+        i64::from(session.min_generation),
+        session.idle_expires_at.millis(),
+        session.expires_at.millis(),
+        session.created_at.millis(),
+        session.ended.map(|e| e.at.millis()),
+        session.ended.map(|e| e.reason.as_str()),
+        session.version.cast_signed(),
+        scope_bytes(&session.scope),
+        session.tag.as_str().to_owned(),
+        i64::from(session.definition_version),
+        session.user_id.as_str().as_bytes().to_vec(),
+        session.previous_session_id.map(uuid),
+        json(&session.auth),
+        json(&session.client),
+        session.claims.as_str().to_owned(),
+        session.data.as_str().to_owned(),
+    )
+}

@@ -1,0 +1,266 @@
+//! An intent as one transaction: what it reads, what it writes, and the journal, outbox and feed at its end.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rekindle::clock::Timestamp;
+use rekindle::journal::{Counterpart, Event};
+use rekindle::rotation::TheftKind;
+use rekindle::session::{Client, EndReason, Scope, SessionId, UserId};
+use rekindle::store::{AuditEntry, Revoked};
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::database::{Connection, Failure, Statement, Work, statement};
+use crate::row::scope_bytes;
+
+/// What is carried out in one transaction.
+///
+/// Under READ COMMITTED each statement sees what was committed before it began; what a decision rests on is locked by the
+/// statement that reads it.
+#[async_trait]
+pub(crate) trait Intent: Send + Sync + 'static {
+    type Outcome: Send + 'static;
+
+    /// How the transaction begins: by default, isolated as the connection was told.
+    const BEGIN: &'static str = "BEGIN READ WRITE";
+
+    /// Whether it may have to read or remove so much that the usual time-outs are too short.
+    const LONG: bool = false;
+
+    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Self::Outcome, Failure>;
+}
+
+/// How the transaction of a question begins that several statements answer: all see the same moment.
+pub(crate) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// How long a [long](Intent::LONG) intent may take.
+const LONG: Duration = Duration::from_secs(620);
+
+/// An intent as work.
+pub(crate) struct Transactional<I>(pub(crate) I);
+
+#[async_trait]
+impl<I: Intent> Work for Transactional<I> {
+    type Outcome = I::Outcome;
+
+    fn within(&self, usual: Duration) -> Duration {
+        if I::LONG { LONG } else { usual }
+    }
+
+    async fn attempt(&self, connection: &Connection) -> Result<I::Outcome, Failure> {
+        let mut tx = Transaction::begin(connection, I::BEGIN);
+        if I::LONG {
+            tx.write(statement!("SET LOCAL statement_timeout = '10min'"));
+        }
+        let outcome = self.0.carry_out(&mut tx).await?;
+        tx.commit().await?;
+        Ok(outcome)
+    }
+}
+
+/// A transaction under way. Statements wait until an answer is needed, and then go out together: an intent that reads, decides
+/// and writes takes two round trips.
+pub(crate) struct Transaction<'c> {
+    connection: &'c Connection,
+    waiting: Vec<Statement>,
+    events: Vec<Event>,
+    outbox: Vec<(Vec<u8>, Event)>,
+    revocations: Vec<NewRevocation>,
+}
+
+struct NewRevocation {
+    scope: Vec<u8>,
+    session_id: SessionId,
+    what: Revoked,
+    at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl<'c> Transaction<'c> {
+    fn begin(connection: &'c Connection, begin: &'static str) -> Self {
+        let waiting = vec![statement!(begin)];
+        Self { connection, waiting, events: Vec::new(), outbox: Vec::new(), revocations: Vec::new() }
+    }
+
+    /// The rows that these statements give, each of which sees what the earlier ones did.
+    pub(crate) async fn read<const N: usize>(&mut self, reads: [Statement; N]) -> Result<[Vec<Row>; N], Failure> {
+        let before = self.waiting.len();
+        self.waiting.extend(reads);
+        let answers = self.connection.send(&std::mem::take(&mut self.waiting)).await?;
+        let answers: Vec<_> = answers.into_iter().skip(before).collect();
+        Ok(answers.try_into().expect("an answer for each statement"))
+    }
+
+    /// Carries out a statement before the next one that reads, or at the end.
+    pub(crate) fn write(&mut self, statement: Statement) {
+        self.waiting.push(statement);
+    }
+
+    /// Writes an event into the journal, and into the outbox if it wishes so.
+    pub(crate) fn journal(&mut self, scope: &Scope, event: Event) {
+        self.notify(scope, &event);
+        if event.session_id.is_some() {
+            self.events.push(event);
+        }
+    }
+
+    /// Writes an event into the outbox, if it wishes so.
+    pub(crate) fn notify(&mut self, scope: &Scope, event: &Event) {
+        if event.notify {
+            self.outbox.push((scope_bytes(scope), event.clone()));
+        }
+    }
+
+    /// Writes an entry of the feed.
+    pub(crate) fn revoke(
+        &mut self,
+        scope: &Scope,
+        session_id: SessionId,
+        what: Revoked,
+        at: Timestamp,
+        expires_at: Timestamp,
+    ) {
+        self.revocations.push(NewRevocation { scope: scope_bytes(scope), session_id, what, at, expires_at });
+    }
+
+    /// Writes an entry of the audit log.
+    pub(crate) fn audit(&mut self, entry: &AuditEntry) {
+        self.write(statement!(
+            // A repeated entry is the same entry.
+            "INSERT INTO audit (id, entry) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            Uuid::from_bytes(entry.id.to_bytes()),
+            json(entry),
+        ));
+    }
+
+    async fn commit(mut self) -> Result<(), Failure> {
+        let (events, outbox, revocations) = (&self.events, &self.outbox, &self.revocations);
+        let written = [
+            (!events.is_empty()).then(|| insert_events(events)),
+            (!outbox.is_empty()).then(|| insert_notifications(outbox)),
+            // Last: everybody else who writes to the feed waits from here to the end.
+            (!revocations.is_empty()).then(|| insert_revocations(revocations)),
+        ];
+        self.waiting.extend(written.into_iter().flatten());
+        self.waiting.push(statement!("COMMIT"));
+        self.connection.send(&self.waiting).await?;
+        Ok(())
+    }
+}
+
+/// JSON as columns hold it.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what is stored is JSON")
+}
+
+/// What an event says beyond its table's columns.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rest<'a> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user_id: Option<Cow<'a, UserId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) presented_generation: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<EndReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) theft: Option<TheftKind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counterpart: Option<Cow<'a, Counterpart>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<Cow<'a, Client>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<Cow<'a, str>>,
+}
+
+impl<'a> Rest<'a> {
+    /// Of an event.
+    pub(crate) fn of(event: &'a Event) -> Self {
+        Self {
+            user_id: event.user_id.as_ref().map(Cow::Borrowed),
+            presented_generation: event.presented_generation,
+            reason: event.reason,
+            theft: event.theft,
+            counterpart: event.counterpart.as_ref().map(Cow::Borrowed),
+            client: Some(&event.client).filter(|c| **c != Client::default()).map(Cow::Borrowed),
+            request_id: event.request_id.as_deref().map(Cow::Borrowed),
+            actor: event.actor.as_deref().map(Cow::Borrowed),
+        }
+    }
+}
+
+/// One value of each item, as an array parameter.
+pub(crate) fn column<T, U>(items: &[T], of: impl Fn(&T) -> U) -> Vec<U> {
+    items.iter().map(of).collect()
+}
+
+/// An event's session; only events that have one are written to the journal.
+pub(crate) fn session_uuid(event: &Event) -> Option<Uuid> {
+    event.session_id.map(|id| Uuid::from_bytes(id.to_bytes()))
+}
+
+fn insert_events(events: &[Event]) -> Statement {
+    statement!(
+        // A repeated event is the same event.
+        "INSERT INTO events (session_id, id, at, kind, outcome, generation, rest)
+         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[])
+         ON CONFLICT DO NOTHING",
+        column(events, session_uuid),
+        column(events, |e| Uuid::from_bytes(e.id.to_bytes())),
+        column(events, |e| e.at.millis()),
+        column(events, |e| e.kind.as_str()),
+        column(events, |e| e.outcome.map(|o| o.as_str())),
+        column(events, |e| i64::from(e.generation)),
+        column(events, |e| json(&Rest::of(e))),
+    )
+}
+
+fn insert_notifications(outbox: &[(Vec<u8>, Event)]) -> Statement {
+    statement!(
+        "INSERT INTO outbox (id, scope, session_id, due, attempts, event)
+         SELECT id, scope, session_id, due, 0, event
+         FROM unnest($1::uuid[], $2::bytea[], $3::uuid[], $4::bigint[], $5::text[]) AS v (id, scope, session_id, due, event)
+         ON CONFLICT DO NOTHING",
+        column(outbox, |(_, e)| Uuid::from_bytes(e.id.to_bytes())),
+        column(outbox, |(scope, _)| scope.clone()),
+        column(outbox, |(_, e)| session_uuid(e)),
+        column(outbox, |(_, e)| e.at.millis()),
+        column(outbox, |(_, e)| json(e)),
+    )
+}
+
+fn insert_revocations(revocations: &[NewRevocation]) -> Statement {
+    // Of one intent, all have the same moment; the numbers are those of `Revocation::next_seq`.
+    let least = revocations[0].at.millis().max(0).saturating_mul(1000);
+    statement!(
+        "WITH last AS (UPDATE feed SET last_seq = greatest(last_seq, $1::bigint - 1) + $2::bigint RETURNING last_seq)
+         INSERT INTO revocations
+             (seq, scope, session_id, below_generation, reason, session_expires_at, at, expires_at)
+         SELECT last.last_seq - $2::bigint + n, scope, session_id, below_generation, reason, session_expires_at, at, expires_at
+         FROM last, unnest($3::bytea[], $4::uuid[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[])
+             WITH ORDINALITY AS v (scope, session_id, below_generation, reason, session_expires_at, at, expires_at, n)",
+        least,
+        revocations.len() as i64,
+        column(revocations, |r| r.scope.clone()),
+        column(revocations, |r| Uuid::from_bytes(r.session_id.to_bytes())),
+        column(revocations, |r| match r.what {
+            Revoked::Below(generation) => Some(i64::from(generation)),
+            Revoked::Ended { .. } => None,
+        }),
+        column(revocations, |r| match r.what {
+            Revoked::Ended { reason, .. } => Some(reason.as_str()),
+            Revoked::Below(_) => None,
+        }),
+        column(revocations, |r| match r.what {
+            Revoked::Ended { expires_at, .. } => Some(expires_at.millis()),
+            Revoked::Below(_) => None,
+        }),
+        column(revocations, |r| r.at.millis()),
+        column(revocations, |r| r.expires_at.millis()),
+    )
+}

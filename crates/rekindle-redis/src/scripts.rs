@@ -1,0 +1,115 @@
+//! The scripts: one per write. No script asks for the time; every one may be repeated when its answer was lost.
+
+use std::sync::OnceLock;
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use redis::{Cmd, ToRedisArgs};
+
+use crate::keys::hex;
+
+macro_rules! scripts {
+    ($($name:ident = $($file:literal),+;)*) => {
+        $(pub(crate) static $name: Script = Script::new(concat!($(include_str!(concat!("scripts/", $file, ".lua"))),+));)*
+    };
+}
+
+scripts! {
+    ADVANCE = "fields", "journal", "advance";
+    BAN = "ban";
+    CHANGE = "change";
+    CLAIM = "claim";
+    CONFIRM = "confirm";
+    FINISH = "finish";
+    INDEX_USER = "index_user";
+    INIT = "init";
+    LEAVE = "leave";
+    OUTBOX_ADD = "outbox_add";
+    OUTBOX_SETTLE = "outbox_settle";
+    OUTBOX_TAKE = "outbox_take";
+    PUBLISH = "publish";
+    RELEASE = "release";
+    REMOVE = "remove";
+    RESERVE = "reserve";
+    RETIRE = "retire";
+    SETTLE = "settle";
+    UNBAN = "unban";
+    UNINDEX_USER = "unindex_user";
+    UNPUBLISH = "unpublish";
+    WRITE = "fields", "journal", "write";
+}
+
+/// A script, which servers know by its hash once they have seen it.
+pub(crate) struct Script {
+    text: &'static str,
+    hash: OnceLock<String>,
+}
+
+impl Script {
+    const fn new(text: &'static str) -> Self {
+        Self { text, hash: OnceLock::new() }
+    }
+
+    /// A call with these keys, all of one slot.
+    pub(crate) fn on(&'static self, keys: &[impl AsRef<str>]) -> Call {
+        let keys = keys.iter().map(|key| key.as_ref().to_owned()).collect();
+        Call { script: self, keys, arguments: Vec::new() }
+    }
+
+    fn hash(&self) -> &str {
+        self.hash.get_or_init(|| hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, self.text.as_bytes()).as_ref()))
+    }
+}
+
+/// A script with its keys and arguments.
+pub(crate) struct Call {
+    script: &'static Script,
+    keys: Vec<String>,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Call {
+    pub(crate) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
+        self.push(argument);
+        self
+    }
+
+    pub(crate) fn push(&mut self, argument: impl ToRedisArgs) {
+        self.arguments.extend(argument.to_redis_args());
+    }
+
+    /// By the script's hash; the server may not know it.
+    pub(crate) fn by_hash(&self) -> Cmd {
+        self.command("EVALSHA", self.script.hash())
+    }
+
+    /// With the script's text, which the server then knows.
+    pub(crate) fn by_text(&self) -> Cmd {
+        self.command("EVAL", self.script.text)
+    }
+
+    fn command(&self, name: &str, script: &str) -> Cmd {
+        let mut command = redis::cmd(name);
+        command.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
+        command
+    }
+
+    pub(crate) fn first_key(&self) -> &str {
+        &self.keys[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn scripts_and_rows_have_the_same_fields() {
+        let text = include_str!("scripts/fields.lua");
+        let list = text.split_once('{').unwrap().1.split_once('}').unwrap().0;
+        let fields: Vec<&str> = list.split(',').map(|field| field.trim().trim_matches('\'')).collect();
+        assert_eq!(fields, crate::row::FIELDS);
+        let (names, places) = text.rsplit_once("local ").unwrap().1.split_once('=').unwrap();
+        for (name, place) in names.split(',').zip(places.split(',')) {
+            let place: usize = place.trim().parse().unwrap();
+            assert_eq!(fields[place - 1].to_uppercase(), name.trim());
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The journal and the outbox: what happened to sessions, and what webhooks are still to be told.
+
+use std::borrow::Cow;
+
+use rekindle::clock::Timestamp;
+use rekindle::journal::{Counterpart, Event, EventId};
+use rekindle::rotation::TheftKind;
+use rekindle::session::{Client, EndReason, SessionId, UserId};
+use rekindle::store::*;
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+
+use crate::db::{Cells, Db, Failure, ScopeId, Table};
+use crate::sql::{json, past_every_id};
+
+columns!(EVENTS, event_columns, "events", 1, "session_id", "id", "at", "kind", "outcome", "generation", "rest");
+columns!(OUTBOX, outbox_columns, "outbox", 0, "id", "scope", "attempts", "event");
+
+impl Db<'_> {
+    pub(crate) fn record(&self, event: &Event) -> Result<(), Failure> {
+        let Some(id) = event.session_id else { return Ok(()) };
+        match self.session(id)? {
+            Some(session) => self.write_event(self.scope_id(&session.scope)?, event),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn events(&self, query: &EventQuery) -> Result<Vec<Event>, Failure> {
+        let sql = concat!(
+            "SELECT ",
+            event_columns!(),
+            " FROM events WHERE session_id = ?1 AND id < ?2 AND (?3 IS NULL OR kind = ?3)
+              AND (?4 IS NULL OR outcome = ?4) AND (?5 IS NULL OR at >= ?5) AND (?6 IS NULL OR at < ?6)
+              ORDER BY id DESC LIMIT ?7"
+        );
+        let params = params![
+            query.session_id.to_bytes(),
+            query.before.map_or_else(past_every_id, |id| id.to_bytes().to_vec()),
+            query.kind.map(|k| k.as_str()),
+            query.outcome.map(|o| o.as_str()),
+            query.from.map(Timestamp::millis),
+            query.to.map(Timestamp::millis),
+            query.limit,
+        ];
+        self.all(sql, params, &EVENTS, read_event)
+    }
+
+    pub(crate) fn take_notifications(
+        &self,
+        now: Timestamp,
+        lease: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Notification>, Failure> {
+        let sql = concat!(
+            "SELECT ",
+            outbox_columns!(),
+            " FROM outbox AS o WHERE due <= ?1 AND (session_id IS NULL OR NOT EXISTS
+              (SELECT 1 FROM outbox AS p WHERE p.session_id = o.session_id AND p.id < o.id)) ORDER BY id LIMIT ?2"
+        );
+        let taken = self.all(sql, params![now.millis(), limit], &OUTBOX, |row| {
+            let id = EventId::from_bytes(row.bytes("id")?);
+            let scope = self.scope(row, "scope")?;
+            let attempts = row.int::<u32>("attempts")?.saturating_add(1);
+            let event: Event = row.json("event")?;
+            if event.id == id { Ok(Notification { scope, event, attempts }) } else { Err(row.corrupt("event")) }
+        })?;
+        for notification in &taken {
+            self.execute(
+                "UPDATE outbox SET due = ?2, attempts = ?3 WHERE id = ?1",
+                params![notification.event.id.to_bytes(), lease.millis(), notification.attempts],
+            )?;
+        }
+        Ok(taken)
+    }
+
+    pub(crate) fn settle_notification(&self, id: EventId, retry_at: Option<Timestamp>) -> Result<(), Failure> {
+        match retry_at {
+            None => self.execute("DELETE FROM outbox WHERE id = ?1", [id.to_bytes()])?,
+            Some(at) => {
+                self.execute("UPDATE outbox SET due = ?2 WHERE id = ?1", params![id.to_bytes(), at.millis()])?
+            }
+        };
+        Ok(())
+    }
+
+    pub(crate) fn write_event(&self, scope: ScopeId, event: &Event) -> Result<(), Failure> {
+        let session_id = event.session_id.map(SessionId::to_bytes);
+        // Replacing: an intent that is repeated because its answer was lost writes the same event once.
+        if event.notify {
+            self.execute(
+                "INSERT OR REPLACE INTO outbox (id, scope, session_id, due, attempts, event) VALUES (?1, ?2, ?3, ?4, 0, ?5)",
+                params![event.id.to_bytes(), scope, session_id, event.at.millis(), json(event)],
+            )?;
+        }
+        if session_id.is_some() {
+            let rest = Rest {
+                user_id: event.user_id.as_ref().map(Cow::Borrowed),
+                presented_generation: event.presented_generation,
+                reason: event.reason,
+                theft: event.theft,
+                counterpart: event.counterpart.as_ref().map(Cow::Borrowed),
+                client: Some(&event.client).filter(|c| **c != Client::default()).map(Cow::Borrowed),
+                request_id: event.request_id.as_deref().map(Cow::Borrowed),
+                actor: event.actor.as_deref().map(Cow::Borrowed),
+            };
+            self.execute(
+                "INSERT OR REPLACE INTO events (session_id, id, at, kind, outcome, generation, rest)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    session_id,
+                    event.id.to_bytes(),
+                    event.at.millis(),
+                    event.kind.as_str(),
+                    event.outcome.map(|o| o.as_str()),
+                    event.generation,
+                    json(&rest),
+                ],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What an event says beyond its table's columns.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rest<'a> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_id: Option<Cow<'a, UserId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    presented_generation: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<EndReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    theft: Option<TheftKind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counterpart: Option<Cow<'a, Counterpart>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<Cow<'a, Client>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    actor: Option<Cow<'a, str>>,
+}
+
+fn read_event(row: &Cells<'_, '_>) -> Result<Event, Failure> {
+    let session_id = Some(SessionId::from_bytes(row.bytes("session_id")?));
+    let id = EventId::from_bytes(row.bytes("id")?);
+    let at = row.time("at")?;
+    let kind = row.parsed("kind")?;
+    let outcome = row.parsed_opt("outcome")?;
+    let generation = row.int("generation")?;
+    let rest: Rest<'static> = row.json("rest")?;
+    Ok(Event {
+        id,
+        at,
+        kind,
+        session_id,
+        user_id: rest.user_id.map(Cow::into_owned),
+        outcome,
+        generation,
+        presented_generation: rest.presented_generation,
+        reason: rest.reason,
+        theft: rest.theft,
+        counterpart: rest.counterpart.map(Cow::into_owned),
+        client: rest.client.map(Cow::into_owned).unwrap_or_default(),
+        request_id: rest.request_id.map(Cow::into_owned),
+        actor: rest.actor.map(Cow::into_owned),
+        notify: false,
+    })
+}
