@@ -5,14 +5,10 @@ mod common;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use async_trait::async_trait;
 use common::open;
 use futures_util::future::join_all;
-use rekindle::clock::Timestamp;
-use rekindle::definition::{Definition, OnMaxSessions};
-use rekindle::journal::{Event, EventId};
-use rekindle::keys::{KeyId, SigningKey};
-use rekindle::session::{Scope, Session, SessionId, Tag, UserId};
+use rekindle::definition::OnMaxSessions;
+use rekindle::session::Session;
 use rekindle::store::*;
 use rekindle_mysql::MysqlStore;
 use rekindle_testkit::fixtures::{
@@ -31,59 +27,14 @@ struct InTurn {
     next: AtomicUsize,
 }
 
-impl InTurn {
-    fn next(&self) -> &MysqlStore {
-        &self.stores[self.next.fetch_add(1, Ordering::Relaxed) % self.stores.len()]
+impl Front for InTurn {
+    fn behind(&self) -> Arc<dyn Store> {
+        self.stores[self.next.fetch_add(1, Ordering::Relaxed) % self.stores.len()].clone()
     }
-}
 
-/// Implements the store's methods.
-macro_rules! in_turn {
-    ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
-        #[async_trait]
-        impl Store for InTurn {
-            $(async fn $method(&self, $($argument: $type),*) -> StoreResult<$answer> {
-                self.next().$method($($argument),*).await
-            })*
-        }
-    };
-}
-
-in_turn! {
-    start(start: Start) -> Started;
-    session(id: SessionId) -> Option<Session>;
-    advance(advance: Advance) -> Cas;
-    fast_forward(fast_forward: FastForward) -> Cas;
-    confirm(confirmations: Vec<Confirmation>) -> ();
-    update(update: Update) -> Cas;
-    end(end: End) -> Cas;
-    end_many(end: EndMany) -> EndedMany;
-    record(events: Vec<Event>) -> ();
-    sessions(query: SessionQuery) -> Vec<Session>;
-    events(query: EventQuery) -> Vec<Event>;
-    users(query: UserQuery) -> Vec<UserSummary>;
-    user(scope: &Scope, user_id: &UserId, now: Timestamp) -> Option<UserSummary>;
-    erase_user(erase: EraseUser) -> EndedMany;
-    ban(ban: BanUser) -> EndedMany;
-    lift_ban(scope: &Scope, user_id: &UserId, audit: AuditEntry) -> bool;
-    revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>;
-    sweep(sweep: Sweep) -> Swept;
-    config_version() -> u64;
-    scope(scope: &Scope) -> ScopeRead;
-    definition(product: &Tag, tag: &Tag, version: u32) -> Option<Definition>;
-    products() -> Vec<ProductRecord>;
-    change(change: Change, audit: AuditEntry) -> Changed;
-    add_signing_key(key: SigningKey, newest: Option<KeyId>) -> bool;
-    rewrap_signing_keys(keys: Vec<SigningKey>) -> ();
-    remove_signing_keys(kids: Vec<KeyId>) -> ();
-    secret_checks(checks: Vec<(u8, [u8; 16])>) -> Vec<(u8, [u8; 16])>;
-    secret_usage() -> Vec<(u8, u64)>;
-    api_keys() -> Vec<ApiKey>;
-    take_notifications(now: Timestamp, lease: Timestamp, limit: u32) -> Vec<Notification>;
-    settle_notification(id: EventId, retry_at: Option<Timestamp>) -> ();
-    audit_log(before: Option<EventId>, limit: u32) -> Vec<AuditEntry>;
-    append_audit(entry: AuditEntry) -> ();
-    ping() -> ();
+    async fn around<T: Send>(&self, _: Operation, run: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
+        run.await
+    }
 }
 
 async fn new_store() -> (Arc<dyn Store>, ()) {

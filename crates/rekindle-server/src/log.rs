@@ -3,7 +3,11 @@
 use std::{panic::PanicHookInfo, time::Duration};
 
 use axum::http::{Method, StatusCode};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::config::{Log, LogFormat, LogLevel, LogRequests};
 
@@ -14,24 +18,26 @@ use crate::config::{Log, LogFormat, LogLevel, LogRequests};
 pub fn install(log: &Log) {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_max_level(level(log.level))
+        .with_max_level(LevelFilter::TRACE)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match log.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).init(),
+        LogFormat::Text => builder.finish().with(filter(log.level)).init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).finish().with(filter(log.level)).init(),
     }
     std::panic::set_hook(Box::new(panicked));
 }
 
-fn level(level: LogLevel) -> LevelFilter {
-    match level {
+/// What gets through. Of the libraries only warnings: what they tell beyond that has headers and the parameters of statements.
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("rekindle", level)
 }
 
 /// Says where it happened. A message that was put together at run time is left out: it may quote what must not be logged.
@@ -73,6 +79,18 @@ impl RequestLog {
 mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn libraries_do_not_tell_details() {
+        use tracing::Level;
+        let filter = filter(LogLevel::Trace);
+        assert!(filter.would_enable("rekindle::engine", &Level::TRACE));
+        assert!(filter.would_enable("rekindle_server::http", &Level::TRACE));
+        assert!(filter.would_enable("tokio_postgres::connection", &Level::WARN));
+        for target in ["tokio_postgres::prepare", "h2::codec", "log"] {
+            assert!(!filter.would_enable(target, &Level::INFO), "{target}");
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);

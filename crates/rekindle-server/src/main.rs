@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// A request makes some forty small allocations; this allocator halves what they cost.
+/// A request makes some forty small allocations: with this allocator a refresh costs a tenth less, for more memory when idle.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -407,17 +407,18 @@ impl Engine {
         }
     }
 
-    /// Makes endings known to the revocation log and to this server's own verifiers. Called before anything is acknowledged.
+    /// Makes endings known that this server just wrote, so that the feed has to tell of them.
     async fn ended(&self, ended: Vec<EndedSession>, feed_until: Timestamp) -> Result<(), Error> {
+        self.revoked(|r| r.acknowledged.extend(ended.iter().map(|e| (e.id, *e))));
+        self.note_ended(ended, feed_until).await
+    }
+
+    /// Makes endings known to the revocation log and to this server's own verifiers. Called before anything is acknowledged.
+    async fn note_ended(&self, ended: Vec<EndedSession>, feed_until: Timestamp) -> Result<(), Error> {
         if ended.is_empty() {
             return Ok(());
         }
-        self.revoked(|r| {
-            for e in &ended {
-                r.insert(e.id, None, feed_until);
-                r.acknowledged.insert(e.id, *e);
-            }
-        });
+        self.revoked(|r| ended.iter().for_each(|e| r.insert(e.id, None, feed_until)));
         self.write_log(ended).await
     }
 

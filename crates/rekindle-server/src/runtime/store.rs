@@ -20,6 +20,7 @@ use crate::{
 /// An open store; a file is locked against being replaced for as long as it is open.
 pub struct OpenStore {
     kind: Kind,
+    store: Arc<dyn Store>,
     // Last, so that the file is closed when the lock goes.
     _lock: Option<StoreLock>,
 }
@@ -43,7 +44,7 @@ impl OpenStore {
                 files::private_dir(&config.data_dir)?;
                 let lock = StoreLock::shared(&path)?;
                 let sqlite = SqliteStore::open(&path, SystemClock.now())?;
-                return Ok(Self { kind: Kind::Sqlite(Arc::new(sqlite)), _lock: Some(lock) });
+                return Ok(Self::of(Kind::Sqlite(Arc::new(sqlite)), Some(lock)));
             }
             StoreUrl::Postgres(url) => {
                 let config = PostgresConfig::parse(url.expose()).expect(PARSED);
@@ -58,7 +59,17 @@ impl OpenStore {
                 Kind::Redis(Arc::new(RedisStore::open(config).await?))
             }
         };
-        Ok(Self { kind, _lock: None })
+        Ok(Self::of(kind, None))
+    }
+
+    fn of(kind: Kind, lock: Option<StoreLock>) -> Self {
+        let store: Arc<dyn Store> = match &kind {
+            Kind::Sqlite(store) => store.clone(),
+            Kind::Postgres(store) => store.clone(),
+            Kind::Mysql(store) => store.clone(),
+            Kind::Redis(store) => store.clone(),
+        };
+        Self { kind, store, _lock: lock }
     }
 
     /// The migrations that [`OpenStore::open`] would apply, in their order. Changes nothing.
@@ -85,22 +96,12 @@ impl OpenStore {
 
     /// The store.
     pub fn store(&self) -> &dyn Store {
-        match &self.kind {
-            Kind::Sqlite(store) => &**store,
-            Kind::Postgres(store) => &**store,
-            Kind::Mysql(store) => &**store,
-            Kind::Redis(store) => &**store,
-        }
+        &*self.store
     }
 
     /// The same, to be kept. A file stays locked only for as long as this is open.
     pub fn shared(&self) -> Arc<dyn Store> {
-        match &self.kind {
-            Kind::Sqlite(store) => store.clone(),
-            Kind::Postgres(store) => store.clone(),
-            Kind::Mysql(store) => store.clone(),
-            Kind::Redis(store) => store.clone(),
-        }
+        self.store.clone()
     }
 
     /// The store, if it is a file.

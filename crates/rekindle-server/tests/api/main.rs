@@ -4,6 +4,7 @@
 mod answers;
 mod codes;
 mod hostile;
+mod log;
 mod permissions;
 mod server;
 mod trouble;

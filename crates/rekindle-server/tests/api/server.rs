@@ -7,7 +7,6 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::{
     Router,
     body::Body,
@@ -15,14 +14,11 @@ use axum::{
 };
 use rekindle::{
     clock::{Clock, Timestamp},
-    definition::Definition,
     engine::{Engine, Parts, Settings},
-    journal::{Context, Event, EventId},
-    keys::{KeyId, SigningKey},
+    journal::Context,
     memory::MemoryStore,
     refresh::{Opening, SecretRing},
     revocation_log::NoRevocationLog,
-    session::{Scope, Session, SessionId, Tag, UserId},
     store::*,
 };
 use rekindle_server::{
@@ -42,6 +38,8 @@ use rekindle_testkit::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
+
+use crate::log;
 
 /// A store that can be made slow or unreachable.
 pub struct MoodyStore {
@@ -74,66 +72,23 @@ impl MoodyStore {
     fn on(inner: Arc<dyn Store>, folder: Option<TempDir>) -> Self {
         Self { inner, out: AtomicBool::new(false), delay_millis: AtomicU64::new(0), _folder: folder }
     }
+}
 
-    async fn mood(&self) -> StoreResult<()> {
+impl Front for MoodyStore {
+    fn behind(&self) -> Arc<dyn Store> {
+        self.inner.clone()
+    }
+
+    async fn around<T: Send>(&self, _: Operation, run: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
         match self.delay_millis.load(Ordering::SeqCst) {
             0 => {}
             millis => tokio::time::sleep(Duration::from_millis(millis)).await,
         }
         match self.out.load(Ordering::SeqCst) {
             true => Err(StoreError::Unavailable("on purpose".into())),
-            false => Ok(()),
+            false => run.await,
         }
     }
-}
-
-macro_rules! moody {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
-        #[async_trait]
-        impl Store for MoodyStore {
-            $(async fn $name(&self, $($arg: $type),*) -> StoreResult<$out> {
-                self.mood().await?;
-                self.inner.$name($($arg),*).await
-            })*
-        }
-    };
-}
-
-moody! {
-    start(start: Start) -> Started;
-    session(id: SessionId) -> Option<Session>;
-    advance(advance: Advance) -> Cas;
-    fast_forward(fast_forward: FastForward) -> Cas;
-    confirm(confirmations: Vec<Confirmation>) -> ();
-    update(update: Update) -> Cas;
-    end(end: End) -> Cas;
-    end_many(end: EndMany) -> EndedMany;
-    record(events: Vec<Event>) -> ();
-    sessions(query: SessionQuery) -> Vec<Session>;
-    events(query: EventQuery) -> Vec<Event>;
-    users(query: UserQuery) -> Vec<UserSummary>;
-    user(scope: &Scope, user_id: &UserId, now: Timestamp) -> Option<UserSummary>;
-    erase_user(erase: EraseUser) -> EndedMany;
-    ban(ban: BanUser) -> EndedMany;
-    lift_ban(scope: &Scope, user_id: &UserId, audit: AuditEntry) -> bool;
-    revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>;
-    sweep(sweep: Sweep) -> Swept;
-    config_version() -> u64;
-    scope(scope: &Scope) -> ScopeRead;
-    definition(product: &Tag, tag: &Tag, version: u32) -> Option<Definition>;
-    products() -> Vec<ProductRecord>;
-    change(change: Change, audit: AuditEntry) -> Changed;
-    add_signing_key(key: SigningKey, newest: Option<KeyId>) -> bool;
-    rewrap_signing_keys(keys: Vec<SigningKey>) -> ();
-    remove_signing_keys(kids: Vec<KeyId>) -> ();
-    secret_checks(checks: Vec<(u8, [u8; 16])>) -> Vec<(u8, [u8; 16])>;
-    secret_usage() -> Vec<(u8, u64)>;
-    api_keys() -> Vec<ApiKey>;
-    take_notifications(now: Timestamp, lease: Timestamp, limit: u32) -> Vec<Notification>;
-    settle_notification(id: EventId, retry_at: Option<Timestamp>) -> ();
-    audit_log(before: Option<EventId>, limit: u32) -> Vec<AuditEntry>;
-    append_audit(entry: AuditEntry) -> ();
-    ping() -> ();
 }
 
 /// What came back.
@@ -187,6 +142,7 @@ impl Server {
     }
 
     pub async fn configured(config: &str) -> Self {
+        log::install();
         let rng = Arc::new(SeededRng::new(7));
         let clock = Arc::new(ManualClock::at("2026-11-20T10:00:00Z".parse().unwrap()));
         let store = Arc::new(MoodyStore::new().await);

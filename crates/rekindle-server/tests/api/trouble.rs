@@ -1,12 +1,12 @@
 //! Outages, clients that hang up, and what the log says of it all.
 
-use std::sync::{Arc, Mutex, atomic::Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use tracing_subscriber::filter::LevelFilter;
 
+use crate::log;
 use crate::server::{Server, id};
 
 /// Every endpoint that needs the store, with a request that works.
@@ -94,31 +94,10 @@ async fn a_slow_store_is_503_in_time() {
     server.refresh(&tokens).await.refused("unavailable");
 }
 
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn nothing_that_opens_a_session_gets_into_the_log_or_a_problem() {
-    let sink = Sink::default();
-    let writer = sink.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .with_max_level(LevelFilter::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    // The runtime of this test has one thread, so that spawned work is seen, too.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // The runtime of this test has one thread, so that spawned work is heard, too.
+    log::listen();
     let server = Server::configured("log.requests = 'all'").await;
     let tokens = server.start(json!({ "user_id": "ann" })).await;
     let (refresh, access) = (tokens["refresh_token"].as_str().unwrap(), tokens["access_token"].as_str().unwrap());
@@ -150,7 +129,7 @@ async fn nothing_that_opens_a_session_gets_into_the_log_or_a_problem() {
         let key = format!("Bearer {refresh}");
         said += &server.ask_with("GET sessions", Value::Null, &[("authorization", &key)]).await.text;
     }
-    let logged = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+    let logged = log::heard();
     assert!(logged.contains("the store or the revocation log failed") && logged.contains("\"route\""), "{logged}");
     for (what, text) in [("log", &logged), ("problems", &said)] {
         for start in ["rkr_", "rkk_", "eyJ"] {

@@ -20,14 +20,14 @@ use rekindle::memory::MemoryStore;
 use rekindle::refresh::{Commitment, Proof, SecretRing};
 use rekindle::revocation_log::{MemoryRevocationLog, NoRevocationLog, Record, RevocationLog};
 use rekindle::session::{Auth, Scope, Session, SessionId, UserId};
-use rekindle::store::{EndedSession, EventQuery, SessionQuery, Store};
+use rekindle::store::{EndedSession, EventQuery, Intent, Operation, SessionQuery, Store};
 use tokio::sync::oneshot;
 
 use super::client::Device;
 use super::executor::{Executor, Group, SkewedClock, Time};
 use super::judge::{Arrival, Judge, Party};
 use super::{Plan, Variant};
-use crate::faulty::{Fault, Faults, FaultyStore, Intent};
+use crate::faulty::{Fault, Faults, FaultyStore};
 use crate::seam::SeededRng;
 
 /// How many writes back the store can lose.
@@ -79,8 +79,8 @@ impl SimFaults {
 }
 
 impl Faults for SimFaults {
-    fn draw(&self, _: &'static str, writes: bool) -> Fault {
-        if writes && self.keeps_snapshots {
+    fn draw(&self, operation: Operation) -> Fault {
+        if operation.writes && self.keeps_snapshots {
             let mut disk = self.disk();
             let snapshot = MemoryStore::clone(&disk.current);
             disk.snapshots.push_back(snapshot);
@@ -106,8 +106,8 @@ impl Faults for SimFaults {
         fault
     }
 
-    fn applied(&self, _: &'static str, writes: bool) {
-        if writes {
+    fn applied(&self, operation: Operation) {
+        if operation.writes {
             self.written.store(true, Ordering::Relaxed);
         }
     }

@@ -207,14 +207,10 @@ impl Engine {
         Ok(count)
     }
 
-    async fn many_ended(
-        &self,
-        EndedMany { mut ended, idle, .. }: EndedMany,
-        feed_until: Timestamp,
-    ) -> Result<u64, Error> {
+    async fn many_ended(&self, EndedMany { ended, idle, .. }: EndedMany, feed_until: Timestamp) -> Result<u64, Error> {
         let count = ended.len() as u64;
-        ended.extend(idle);
-        self.ended(ended, feed_until).await?;
+        let logged = self.ended(ended, feed_until).await;
+        self.note_ended(idle, feed_until).await.and(logged)?;
         Ok(count)
     }
 
@@ -284,7 +280,7 @@ impl Engine {
         {
             // A row that lost writes may only seem to be idle: from here on no newer token brings it forward.
             let reason = if ended.reason == EndReason::Idle { reason } else { ended.reason };
-            self.ended(vec![EndedSession::of(session, ended.at, reason)], feed_until).await?;
+            self.note_ended(vec![EndedSession::of(session, ended.at, reason)], feed_until).await?;
         }
         Ok(session)
     }

@@ -12,8 +12,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rekindle::clock::{Clock, Seconds, Timestamp};
 use rekindle::definition::Definition;
 use rekindle::engine::*;
-use rekindle::journal::{Context, Event, EventId, EventKind, Outcome};
-use rekindle::keys::{KeyId, SigningKey};
+use rekindle::journal::{Context, Event, EventKind, Outcome};
 use rekindle::memory::MemoryStore;
 use rekindle::refresh::{Commitment, Opening, Proof, SecretRing};
 use rekindle::revocation_log::{MemoryRevocationLog, Record, RevocationLog};
@@ -285,7 +284,7 @@ impl TestStore {
     }
 
     pub fn backup(&self) -> MemoryStore {
-        MemoryStore::clone(&self.present())
+        MemoryStore::clone(&self.store.lock().unwrap().clone())
     }
 
     /// Puts a backup in place of what is there.
@@ -327,19 +326,25 @@ impl TestStore {
     pub fn take_calls(&self) -> Vec<&'static str> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
+}
 
-    fn present(&self) -> Arc<MemoryStore> {
+impl Front for TestStore {
+    fn behind(&self) -> Arc<dyn Store> {
         self.store.lock().unwrap().clone()
     }
 
-    async fn call<T>(&self, method: &'static str, work: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
-        self.calls.lock().unwrap().push(method);
-        let hook = self.next.lock().unwrap().take_if(|(wanted, _)| *wanted == method).map(|(_, hook)| hook);
+    async fn around<T: Send>(
+        &self,
+        operation: Operation,
+        run: impl Future<Output = StoreResult<T>> + Send,
+    ) -> StoreResult<T> {
+        self.calls.lock().unwrap().push(operation.name);
+        let hook = self.next.lock().unwrap().take_if(|(wanted, _)| *wanted == operation.name).map(|(_, hook)| hook);
         match hook {
-            None => work.await,
+            None => run.await,
             Some(Hook::FailBefore) => Err(StoreError::Unavailable("before the effect".into())),
             Some(Hook::FailAfter) => {
-                work.await?;
+                run.await?;
                 Err(StoreError::Unavailable("after the effect".into()))
             }
             Some(Hook::FailAfterThat(first)) => {
@@ -348,64 +353,15 @@ impl TestStore {
             }
             Some(Hook::First(first)) => {
                 first.await;
-                work.await
+                run.await
             }
             Some(Hook::Then(then)) => {
-                let answer = work.await;
+                let answer = run.await;
                 then.await;
                 answer
             }
         }
     }
-}
-
-macro_rules! test_store {
-    ($(fn $method:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
-        #[async_trait]
-        impl Store for TestStore {
-            $(async fn $method(&self, $($arg: $type),*) -> StoreResult<$answer> {
-                let store = self.present();
-                self.call(stringify!($method), store.$method($($arg),*)).await
-            })*
-        }
-    };
-}
-
-test_store! {
-    fn start(start: Start) -> Started;
-    fn session(id: SessionId) -> Option<Session>;
-    fn advance(advance: Advance) -> Cas;
-    fn fast_forward(fast_forward: FastForward) -> Cas;
-    fn confirm(confirmations: Vec<Confirmation>) -> ();
-    fn update(update: Update) -> Cas;
-    fn end(end: End) -> Cas;
-    fn end_many(end: EndMany) -> EndedMany;
-    fn record(events: Vec<Event>) -> ();
-    fn sessions(query: SessionQuery) -> Vec<Session>;
-    fn events(query: EventQuery) -> Vec<Event>;
-    fn users(query: UserQuery) -> Vec<UserSummary>;
-    fn user(scope: &Scope, user_id: &UserId, now: Timestamp) -> Option<UserSummary>;
-    fn erase_user(erase: EraseUser) -> EndedMany;
-    fn ban(ban: BanUser) -> EndedMany;
-    fn lift_ban(scope: &Scope, user_id: &UserId, audit: AuditEntry) -> bool;
-    fn revocations(scope: Option<&Scope>, after: u64, now: Timestamp, limit: u32) -> Vec<Revocation>;
-    fn sweep(sweep: Sweep) -> Swept;
-    fn config_version() -> u64;
-    fn scope(scope: &Scope) -> ScopeRead;
-    fn definition(product: &Tag, tag: &Tag, version: u32) -> Option<Definition>;
-    fn products() -> Vec<ProductRecord>;
-    fn change(change: Change, audit: AuditEntry) -> Changed;
-    fn add_signing_key(key: SigningKey, newest: Option<KeyId>) -> bool;
-    fn rewrap_signing_keys(keys: Vec<SigningKey>) -> ();
-    fn remove_signing_keys(kids: Vec<KeyId>) -> ();
-    fn secret_checks(checks: Vec<(u8, [u8; 16])>) -> Vec<(u8, [u8; 16])>;
-    fn secret_usage() -> Vec<(u8, u64)>;
-    fn api_keys() -> Vec<ApiKey>;
-    fn take_notifications(now: Timestamp, lease: Timestamp, limit: u32) -> Vec<Notification>;
-    fn settle_notification(id: EventId, retry_at: Option<Timestamp>) -> ();
-    fn audit_log(before: Option<EventId>, limit: u32) -> Vec<AuditEntry>;
-    fn append_audit(entry: AuditEntry) -> ();
-    fn ping() -> ();
 }
 
 /// A revocation log in memory whose disk can be full.
