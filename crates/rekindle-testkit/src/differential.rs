@@ -76,18 +76,20 @@ pub fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op, 1..40)
 }
 
-/// Carries out `ops` on `store` and on a [`MemoryStore`], and compares every answer and all that can be listed at the end.
+/// Carries out `ops` on `store` and on a [`MemoryStore`], and compares every answer and all that can be listed at the end. The
+/// store in memory, and the time at the end.
 ///
 /// # Panics
 ///
 /// If they differ.
-pub async fn agrees_with_memory(store: Arc<dyn Store>, ops: Vec<Op>) {
+pub async fn agrees_with_memory(store: Arc<dyn Store>, ops: Vec<Op>) -> (MemoryStore, Timestamp) {
     let pair = Pair { store, memory: MemoryStore::new() };
     let mut world = World { now: T0, sessions: Vec::new() };
     for op in &ops {
         pair.apply(&mut world, op).await;
     }
     pair.compare_lists(&world).await;
+    (pair.memory, world.now)
 }
 
 struct World {

@@ -45,10 +45,11 @@
 //! # Reading order
 //!
 //! [`rotation`] decides; read it first. Then [`refresh`] (tokens and proofs), [`session`], [`store`] (what is asked of a store),
-//! and [`engine`] (who asks). [`access`], [`keys`], [`definition`], [`journal`] and [`explain`] stand on their own.
+//! and [`engine`] (who asks). [`access`], [`keys`], [`definition`], [`journal`], [`explain`] and [`copy`] stand on their own.
 
 pub mod access;
 pub mod clock;
+pub mod copy;
 pub mod definition;
 pub mod engine;
 pub mod explain;

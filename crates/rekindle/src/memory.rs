@@ -2,6 +2,8 @@
 //!
 //! It is what the other stores are compared with, and it serves tests and short-lived tools. Nothing survives the process.
 
+mod transfer;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};

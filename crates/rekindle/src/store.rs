@@ -15,6 +15,7 @@ mod configuration;
 mod front;
 mod intents;
 mod queries;
+mod transfer;
 mod upkeep;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use configuration::*;
 pub use front::{Front, Intent, Operation};
 pub use intents::*;
 pub use queries::*;
+pub use transfer::*;
 pub use upkeep::*;
 
 /// Keeps sessions, their events, and what servers share. See the [module](self) for the contract.
