@@ -85,7 +85,7 @@ impl Proxy {
         self.shared.behaviour.send_replace(behaviour);
     }
 
-    /// Closes every connection now.
+    /// Closes every connection: nothing passes through it after this.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|n| *n += 1);
     }
@@ -129,26 +129,33 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>) {
         if *shared.behaviour.borrow() == Behaviour::Refuse {
             continue;
         }
-        tokio::spawn(connect(client, Arc::clone(&shared)));
+        let cuts = shared.cuts.subscribe();
+        tokio::spawn(connect(client, cuts, Arc::clone(&shared)));
     }
 }
 
 /// Carries one connection until either side, a loss or a cut ends it.
-async fn connect(client: TcpStream, shared: Arc<Shared>) {
-    let mut cuts = shared.cuts.subscribe();
+async fn connect(client: TcpStream, mut cuts: watch::Receiver<u32>, shared: Arc<Shared>) {
     // A server that is not there looks like one that hung up.
     let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+    let seen = cuts.clone();
     tokio::select! {
-        () = pump(from_client, to_server, Way::Request, &shared) => {}
-        () = pump(from_server, to_client, Way::Answer, &shared) => {}
+        () = pump(from_client, to_server, Way::Request, &seen, &shared) => {}
+        () = pump(from_server, to_client, Way::Answer, &seen, &shared) => {}
         _ = cuts.changed() => {}
     }
 }
 
-async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, way: Way, shared: &Shared) {
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    way: Way,
+    cuts: &watch::Receiver<u32>,
+    shared: &Shared,
+) {
     let mut behaviour = shared.behaviour.subscribe();
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
@@ -161,7 +168,7 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
             Behaviour::Delay(by) => tokio::time::sleep(by).await,
             Behaviour::Hold => drop(behaviour.wait_for(|b| *b != Behaviour::Hold).await),
         }
-        if to.write_all(&buffer[..length]).await.is_err() {
+        if cuts.has_changed().unwrap_or(true) || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }
