@@ -244,7 +244,7 @@ async fn a_sentinel_leads_to_the_new_master() {
 async fn a_cluster_goes_on_after_a_failover() {
     let mut cluster = Cluster::start();
     let url = cluster.new_url();
-    let text = unavailable(open(&(url.clone() + "&wait_replicas=2&wait_timeout_ms=100")).await.ping().await);
+    let text = unavailable(open(&(url.clone() + "&wait_replicas=2&wait_timeout_ms=1500")).await.ping().await);
     assert!(text.contains("only 1 of 2 replicas"), "{text}");
     let store = open(&(url + "&wait_replicas=1&wait_timeout_ms=2000")).await;
     assert!(store.checks().await.iter().any(|c| c.text.starts_with("cluster: ") && c.ok), "{:?}", store.checks().await);
