@@ -6,6 +6,7 @@
 mod api_key;
 mod audit;
 mod backup;
+mod copy;
 mod doctor;
 mod keys;
 mod migrate;
@@ -60,6 +61,8 @@ enum Command {
     Backup(backup::Backup),
     /// Put a backup in the place of the store, while no server runs.
     Restore(restore::Restore),
+    /// Copy everything to another store, while servers work on the first one.
+    Copy(copy::CopyStore),
     /// Look an installation over, and say what is wrong with it.
     Doctor(doctor::Doctor),
     /// Print the audit log, newest first.
@@ -85,6 +88,7 @@ impl Cli {
             Command::Migrate(args) => block_on(args.run()),
             Command::Backup(args) => block_on(args.run()),
             Command::Restore(args) => block_on(args.run()),
+            Command::Copy(args) => block_on(args.run()),
             Command::Doctor(args) => block_on(args.run()),
             Command::Audit(args) => block_on(args.run()),
             Command::CheckConfig(args) => match args.run() {

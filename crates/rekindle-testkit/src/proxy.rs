@@ -1,7 +1,7 @@
 //! A TCP proxy between a store and its server that does what networks do on bad days.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -39,7 +39,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    target: u16,
+    target: AtomicU16,
     behaviour: watch::Sender<Behaviour>,
     /// Changed when all connections are to be cut.
     cuts: watch::Sender<u32>,
@@ -60,7 +60,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("the loopback interface has a free port");
         let port = listener.local_addr().expect("a listener has an address").port();
         let shared = Arc::new(Shared {
-            target,
+            target: AtomicU16::new(target),
             behaviour: watch::Sender::new(Behaviour::Forward),
             cuts: watch::Sender::new(0),
             until_cut: [AtomicU32::new(NEVER), AtomicU32::new(NEVER)],
@@ -73,6 +73,11 @@ impl Proxy {
     /// Where it listens on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// From here on, new connections go to another port.
+    pub fn retarget(&self, target: u16) {
+        self.shared.target.store(target, Ordering::SeqCst);
     }
 
     /// How many connections were accepted so far.
@@ -137,7 +142,7 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>) {
 /// Carries one connection until either side, a loss or a cut ends it.
 async fn connect(client: TcpStream, mut cuts: watch::Receiver<u32>, shared: Arc<Shared>) {
     // A server that is not there looks like one that hung up.
-    let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)).await else { return };
+    let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target.load(Ordering::SeqCst))).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();

@@ -1,4 +1,4 @@
-//! Who may replace the store's file: nobody, while somebody works on it.
+//! Who may have the store's file for itself: nobody, while somebody works on it.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -14,10 +14,10 @@ pub struct StoreLock(#[expect(dead_code, reason = "held, never read")] File);
 impl StoreLock {
     /// For working on the store, beside others.
     pub fn shared(store: &Path) -> Result<Self, StartError> {
-        Self::take(store, File::try_lock_shared, "a restore replaces it at the moment; try again when that is done")
+        Self::take(store, File::try_lock_shared, "it is restored or copied at the moment; try again when that is done")
     }
 
-    /// For replacing the store: only when nobody works on it.
+    /// For having the store for oneself: only when nobody works on it.
     pub fn exclusive(store: &Path) -> Result<Self, StartError> {
         Self::take(store, File::try_lock, "a server or another command works on it; stop it first")
     }
@@ -46,6 +46,6 @@ mod tests {
         assert!(StoreLock::exclusive(&store).unwrap_err().to_string().contains("stop it first"));
         drop(workers);
         let _replacing = StoreLock::exclusive(&store).unwrap();
-        assert!(StoreLock::shared(&store).unwrap_err().to_string().contains("a restore replaces it"));
+        assert!(StoreLock::shared(&store).unwrap_err().to_string().contains("restored or copied"));
     }
 }

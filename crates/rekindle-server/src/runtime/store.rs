@@ -1,10 +1,10 @@
 //! The store that a configuration names.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use rekindle::{
     clock::{Clock, SystemClock},
-    store::{Check, Migration, Store, StoreResult},
+    store::{Check, Migration, Store, StoreResult, Transfer},
 };
 use rekindle_mysql::{MysqlConfig, MysqlStore};
 use rekindle_postgres::{PostgresConfig, PostgresStore};
@@ -20,7 +20,7 @@ use crate::{
 /// An open store; a file is locked against being replaced for as long as it is open.
 pub struct OpenStore {
     kind: Kind,
-    store: Arc<dyn Store>,
+    store: Arc<dyn Transfer>,
     // Last, so that the file is closed when the lock goes.
     _lock: Option<StoreLock>,
 }
@@ -36,13 +36,24 @@ enum Kind {
 const PARSED: &str = "it was, when the configuration was read";
 
 impl OpenStore {
-    /// Opens the store, making or migrating it where that is needed; for a file, the data directory, too.
+    /// Opens the store, making or migrating it where that is needed; for a file, its directory, too.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, StoreLock::shared).await
+    }
+
+    /// As [`OpenStore::open`], of a file only if nobody else works on it, nor will for as long as this is open.
+    pub async fn open_alone(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, StoreLock::exclusive).await
+    }
+
+    async fn open_with(config: &Config, lock: fn(&Path) -> Result<StoreLock, StartError>) -> Result<Self, StartError> {
         let kind = match &config.store {
             StoreUrl::Sqlite(_) => {
                 let path = config.sqlite_path().expect("it is one");
-                files::private_dir(&config.data_dir)?;
-                let lock = StoreLock::shared(&path)?;
+                if let Some(directory) = path.parent() {
+                    files::private_dir(directory)?;
+                }
+                let lock = lock(&path)?;
                 let sqlite = SqliteStore::open(&path, SystemClock.now())?;
                 return Ok(Self::of(Kind::Sqlite(Arc::new(sqlite)), Some(lock)));
             }
@@ -63,7 +74,7 @@ impl OpenStore {
     }
 
     fn of(kind: Kind, lock: Option<StoreLock>) -> Self {
-        let store: Arc<dyn Store> = match &kind {
+        let store: Arc<dyn Transfer> = match &kind {
             Kind::Sqlite(store) => store.clone(),
             Kind::Postgres(store) => store.clone(),
             Kind::Mysql(store) => store.clone(),
@@ -95,7 +106,7 @@ impl OpenStore {
     }
 
     /// The store.
-    pub fn store(&self) -> &dyn Store {
+    pub fn store(&self) -> &dyn Transfer {
         &*self.store
     }
 

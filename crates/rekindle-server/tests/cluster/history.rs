@@ -1,4 +1,4 @@
-//! What the clients saw of two servers on one cluster, and what must hold of it.
+//! What the clients saw of two servers on one store, and what must hold of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -65,10 +65,10 @@ pub enum Answered {
     Refused(String),
 }
 
-/// What happened to the cluster.
+/// What happened to the store.
 #[derive(Debug, Clone)]
 pub struct Outage {
-    /// When the node was dead.
+    /// When the node was dead, or the servers were stopped.
     pub began: Millis,
     /// From when on each server served every request again.
     pub over: [Millis; 2],
@@ -82,10 +82,9 @@ impl Outage {
         self.in_danger_since.is_some_and(|since| request.ended >= since && request.began <= self.began)
     }
 
-    /// When every server knows of an ending that was acknowledged `at` this moment.
-    fn known_everywhere(&self, at: Millis) -> Millis {
-        let over = self.over[0].max(self.over[1]);
-        if at + LEARNS_WITHIN >= self.began && at <= over { over + LEARNS_WITHIN } else { at + LEARNS_WITHIN }
+    /// Whether servers that were to learn of something from `at` on could not before it was over.
+    fn delays(&self, at: Millis) -> bool {
+        at + LEARNS_WITHIN >= self.began && at <= self.over[0].max(self.over[1])
     }
 }
 
@@ -134,8 +133,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Judges a history.
-pub fn check(history: &[Request], outage: &Outage) -> Verdict {
+/// Judges a history, in which these outages happened, in their order.
+pub fn check(history: &[Request], outages: &[Outage]) -> Verdict {
     let mut verdict = Verdict::default();
     let mut sessions: BTreeMap<&str, Vec<&Request>> = BTreeMap::new();
     for request in history {
@@ -151,7 +150,7 @@ pub fn check(history: &[Request], outage: &Outage) -> Verdict {
     verdict.sessions = sessions.len();
     for (id, mut requests) in sessions {
         requests.sort_by_key(|request| request.began);
-        Story { id, requests, outage }.check(&mut verdict);
+        Story { id, requests, outages }.check(&mut verdict);
     }
     verdict
 }
@@ -160,7 +159,7 @@ pub fn check(history: &[Request], outage: &Outage) -> Verdict {
 struct Story<'a> {
     id: &'a str,
     requests: Vec<&'a Request>,
-    outage: &'a Outage,
+    outages: &'a [Outage],
 }
 
 /// That a session is over, as somebody was told.
@@ -175,7 +174,7 @@ impl Story<'_> {
         if self.is_gone() {
             let start = self.requests.iter().find(|r| r.asked == Asked::Start);
             match start {
-                Some(start) if self.outage.may_have_lost(start) => verdict.lost_starts += 1,
+                Some(start) if self.may_have_lost(start) => verdict.lost_starts += 1,
                 _ => self.fault(verdict, "an acknowledged session is gone", self.requests.last()),
             }
             return;
@@ -185,6 +184,18 @@ impl Story<'_> {
         self.one_lineage_lives(verdict);
         self.no_write_is_lost(verdict);
         self.no_generation_is_lost(verdict);
+    }
+
+    fn may_have_lost(&self, request: &Request) -> bool {
+        self.outages.iter().any(|outage| outage.may_have_lost(request))
+    }
+
+    /// When every server knows of an ending that was acknowledged `at` this moment.
+    fn known_everywhere(&self, at: Millis) -> Millis {
+        let learning = |at: Millis, outage: &Outage| {
+            if outage.delays(at) { at.max(outage.over[0]).max(outage.over[1]) } else { at }
+        };
+        self.outages.iter().fold(at, learning) + LEARNS_WITHIN
     }
 
     fn fault(&self, verdict: &mut Verdict, what: &str, because: Option<&&Request>) {
@@ -236,8 +247,8 @@ impl Story<'_> {
         let at = ending.request.ended;
         let own = ending.by_who_ended_it && ending.request.server == request.server;
         // Without looking at the session, a server knows what it ended and what it learnt; and nobody knows what the store lost.
-        if !own && (request.is_offline() || self.outage.may_have_lost(ending.request)) {
-            self.outage.known_everywhere(at)
+        if !own && (request.is_offline() || self.may_have_lost(ending.request)) {
+            self.known_everywhere(at)
         } else {
             at
         }
@@ -261,7 +272,7 @@ impl Story<'_> {
                     self.fault(verdict, "a refresh went backwards", Some(request));
                 }
                 let led_on = led_on.entry(*presented).or_default();
-                if !self.outage.may_have_lost(request) {
+                if !self.may_have_lost(request) {
                     led_on.insert(token);
                 }
                 if led_on.len() > 1 {
@@ -282,7 +293,7 @@ impl Story<'_> {
                 if members.contains(member) {
                     continue;
                 }
-                if !self.outage.may_have_lost(write) {
+                if !self.may_have_lost(write) {
                     self.fault(verdict, &format!("the member `{member}` is lost"), Some(read));
                     return;
                 }
@@ -296,7 +307,7 @@ impl Story<'_> {
     fn no_generation_is_lost(&self, verdict: &mut Verdict) {
         for refresh in &self.requests {
             let Answered::Tokens { generation: reached, .. } = refresh.answered else { continue };
-            if self.outage.may_have_lost(refresh) {
+            if self.may_have_lost(refresh) {
                 continue;
             }
             let behind = self.requests.iter().find(|read| {
@@ -424,14 +435,14 @@ mod tests {
 
     #[track_caller]
     fn good(history: &[Request], in_danger_since: Option<Millis>) -> Verdict {
-        let verdict = check(history, &outage(in_danger_since));
+        let verdict = check(history, &[outage(in_danger_since)]);
         assert_eq!(verdict.faults, Vec::<String>::new());
         verdict
     }
 
     #[track_caller]
     fn bad(history: &[Request], in_danger_since: Option<Millis>, what: &str) {
-        let faults = check(history, &outage(in_danger_since)).faults;
+        let faults = check(history, &[outage(in_danger_since)]).faults;
         assert!(faults.len() == 1 && faults[0].contains(what), "{faults:?}");
     }
 

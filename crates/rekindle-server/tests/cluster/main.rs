@@ -1,8 +1,9 @@
-//! Two Rekindle servers on a cluster of real database servers, one of which dies under load. Whatever every client saw is
-//! written down and judged.
+//! Two Rekindle servers on a cluster of real database servers, one of which dies under load; and on a store that is copied to
+//! another kind of store under load. Whatever every client saw is written down and judged.
 
 mod history;
 mod load;
+mod moves;
 mod mysql;
 mod postgres;
 #[path = "../serve/process.rs"]
@@ -26,21 +27,24 @@ fn rounds() -> u64 {
     if std::env::var_os("REKINDLE_FULL").is_some() { 10 } else { 1 }
 }
 
-/// Ends the load, and judges what was seen: the verdict, which is printed, too.
+/// Ends the load, and judges what was seen of a node's death: the verdict, which is printed, too.
 async fn judge(name: &str, round: u64, site: &Site, load: Load, outage: &Outage) -> Verdict {
-    let history = load.stop().await;
-    let verdict = check(&history, outage);
+    let verdict = check(&load.stop().await, std::slice::from_ref(outage));
     let after = outage.over.map(|over| (over - outage.began) as f64 / 1000.0);
-    // Not by a macro that the test's harness keeps for itself: the verdict is for whoever runs the tests.
-    let _ = writeln!(
-        std::io::stderr(),
+    say(&format!(
         "{name}, round {round}: a node died after {:.1} s; the servers served everything again {:.1} s and {:.1} s later; no \
          request took longer than {:.1} s, repeats included; {verdict}",
         outage.began as f64 / 1000.0,
         after[0],
         after[1],
         site.longest_wait() as f64 / 1000.0,
-    );
+    ));
+    assert_worth(name, &verdict);
+    verdict
+}
+
+/// That nothing was wrong, and that enough was seen to tell.
+fn assert_worth(name: &str, verdict: &Verdict) {
     assert!(verdict.faults.is_empty(), "{name}: {verdict}");
     let enough = [("refresh", 150), ("verify", 50), ("write", 20), ("revoke", 10), ("start", 30)];
     for (asked, least) in enough {
@@ -49,5 +53,9 @@ async fn judge(name: &str, round: u64, site: &Site, load: Load, outage: &Outage)
     }
     let cut = verdict.count("refresh", "unanswered");
     assert!(cut >= 5 && verdict.thefts >= 1, "{name}: {cut} refreshes without an answer, {} thefts", verdict.thefts);
-    verdict
+}
+
+/// Not by a macro that the test's harness keeps for itself: this is for whoever runs the tests.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,9 +1,10 @@
-//! Two Rekindle servers on one cluster, each behind a proxy that cuts requests and answers off, and a record of all that is asked.
+//! Two Rekindle servers on one store, each behind a proxy that cuts requests and answers off, and a record of all that is asked.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,10 +16,11 @@ use rekindle::refresh::SecretRing;
 use rekindle::rng::SystemRng;
 use rekindle_testkit::proxy::{Proxy, Way};
 use serde_json::{Value, json};
-use tokio::task::AbortHandle;
+use tokio::sync::RwLock;
+use tokio::task::{AbortHandle, block_in_place};
 use tokio::time::{Instant, sleep};
 
-use crate::history::{Answered, Asked, Millis, Request};
+use crate::history::{Answered, Asked, Millis, Outage, Request};
 use crate::process::{Dir, Server};
 
 /// Longer than a server takes for any request.
@@ -28,10 +30,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// So many sessions at once: wherever the cluster keeps a part of them, one of them is there.
 const PROBES: usize = 24;
 
+/// The servers' folders.
+const NAMES: [&str; 2] = ["first", "second"];
+
 /// Everything that one run is made of.
 pub struct Site {
     began: Instant,
-    servers: [Server; 2],
+    servers: [RwLock<Server>; 2],
+    /// The servers' API keys.
+    keys: [String; 2],
     proxies: [Proxy; 2],
     http: reqwest::Client,
     history: Mutex<Vec<Request>>,
@@ -84,18 +91,17 @@ impl Site {
             "issuer = 'http://sessions.test'\nlimits.request_timeout = '10s'\nsecrets.file = '{}'\n",
             secrets.display()
         );
-        let start = |name: &str, store: &str| {
+        for name in NAMES {
             let own = dir.file(name);
             fs::create_dir(&own).unwrap();
             fs::write(own.join("rekindle.toml"), &config).unwrap();
-            Server::start(&own, &["--config", "rekindle.toml", "--store", store])
-        };
-        let servers = [start("first", stores[0]), start("second", stores[1])];
-        let port = |server: &Server| server.base.rsplit_once(':').unwrap().1.parse().unwrap();
+        }
+        let servers = [0, 1].map(|i| serve(&dir, i, stores[i]));
         let proxies = [Proxy::start(port(&servers[0])).await, Proxy::start(port(&servers[1])).await];
         let site = Self {
             began: Instant::now(),
-            servers,
+            keys: servers.each_ref().map(|server| server.key.clone()),
+            servers: servers.map(RwLock::new),
             proxies,
             http: reqwest::Client::new(),
             history: Mutex::default(),
@@ -103,8 +109,10 @@ impl Site {
             dir,
         };
         for (issuer, verifier) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
-            let (_, tokens) = site.servers[issuer].post("sessions", json!({ "user_id": "warm-up" })).await;
+            let (_, tokens) = site.servers[issuer].read().await.post("sessions", json!({ "user_id": "warm-up" })).await;
             while site.servers[verifier]
+                .read()
+                .await
                 .post("sessions/verify", json!({ "access_token": tokens["access_token"] }))
                 .await
                 .1["active"]
@@ -115,6 +123,33 @@ impl Site {
             }
         }
         Arc::new(site)
+    }
+
+    /// Stops both servers, lets something happen, and starts them on another store. How long nobody served.
+    pub async fn move_to(&self, store: &str, meanwhile: impl FnOnce()) -> Outage {
+        let mut servers = [self.servers[0].write().await, self.servers[1].write().await];
+        let began = self.now();
+        block_in_place(|| {
+            for server in &mut servers {
+                server.signal("TERM");
+            }
+            for server in &mut servers {
+                assert!(server.wait().success());
+            }
+            meanwhile();
+            for (i, server) in servers.iter_mut().enumerate() {
+                **server = serve(&self.dir, i, store);
+                assert_eq!(server.key, self.keys[i], "the API keys have moved, too");
+                self.proxies[i].retarget(port(server));
+            }
+        });
+        drop(servers);
+        Outage { began, over: self.serves().await, in_danger_since: None }
+    }
+
+    /// A file's path in the folder of this run.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.file(name)
     }
 
     pub fn now(&self) -> Millis {
@@ -150,7 +185,7 @@ impl Site {
     }
 
     async fn server_serves(&self, server: usize) -> Millis {
-        let (began, server) = (Instant::now(), &self.servers[server]);
+        let (began, server) = (Instant::now(), self.servers[server].read().await);
         loop {
             let start = Some(json!({ "user_id": "probe" }));
             let probes = (0..PROBES).map(|_| server.try_ask("POST", "sessions", start.as_ref()));
@@ -200,7 +235,7 @@ impl Site {
 
     async fn ask_once(&self, server: usize, purpose: &Purpose<'_>, call: &Call) -> (Answered, Value) {
         let url = format!("http://127.0.0.1:{}/v1/default/dev/{}", self.proxies[server].port(), call.path);
-        let mut request = self.http.request(call.method.parse().unwrap(), url).bearer_auth(&self.servers[server].key);
+        let mut request = self.http.request(call.method.parse().unwrap(), url).bearer_auth(&self.keys[server]);
         if let Some(body) = &call.body {
             request = request.json(body);
         }
@@ -235,12 +270,21 @@ impl Drop for Site {
     /// Of a run that failed, what the servers said.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for name in ["first", "second"] {
+            for name in NAMES {
                 let log = fs::read_to_string(self.dir.file(name).join("server.log")).unwrap_or_default();
                 let _ = writeln!(std::io::stderr(), "== the {name} server\n{log}");
             }
         }
     }
+}
+
+/// Starts a server in its own folder.
+fn serve(dir: &Dir, i: usize, store: &str) -> Server {
+    Server::start(&dir.file(NAMES[i]), &["--config", "rekindle.toml", "--store", store])
+}
+
+fn port(server: &Server) -> u16 {
+    server.base.rsplit_once(':').expect("an address has a port").1.parse().expect("a port is a number")
 }
 
 /// What an answer says.

@@ -107,6 +107,11 @@ impl Server {
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
+        self.wait()
+    }
+
+    /// How it ended, when it does.
+    pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
