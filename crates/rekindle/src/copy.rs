@@ -13,8 +13,8 @@ use crate::clock::Timestamp;
 use crate::journal::{Event, EventId};
 use crate::session::{Session, SessionId};
 use crate::store::{
-    AuditEntry, Configuration, Held, Record, RecordKey, Revoked, Section, StoreError, StoreResult, StoredSession,
-    Transfer,
+    AuditEntry, Configuration, Held, Record, RecordKey, Revoked, Section, Store, StoreError, StoreResult,
+    StoredSession, Transfer,
 };
 
 /// A copy under way.
@@ -108,6 +108,11 @@ impl<'a> Copy<'a> {
     pub const BEGIN: &'static str = "store.copy.begin";
     /// The one that marks a store to which a copy was finished.
     pub const FINISH: &'static str = "store.copy.finish";
+    /// The one that marks the store that was copied: no engine opens it any more, until it is marked with
+    /// [`Copy::REOPEN`].
+    pub const RETIRE: &'static str = "store.copy.retire";
+    /// The one that takes [`Copy::RETIRE`] back.
+    pub const REOPEN: &'static str = "store.copy.reopen";
 
     /// How many passes [`Copy::finish`] makes: what a server had under way when it stopped may come after the first.
     const PASSES: u32 = 4;
@@ -149,13 +154,19 @@ impl<'a> Copy<'a> {
         Ok(Pass { configuration, sections })
     }
 
-    /// Passes until nothing differs, for when no server works on `from` any more. `finished` goes into the audit log of `to`; its
-    /// action must be [`Copy::FINISH`]. The last pass, which found no difference.
+    /// Passes until nothing differs, for when no server works on `from` any more. Then `finished` goes into the audit log of `to`,
+    /// and `retired` into that of `from`; their actions must be [`Copy::FINISH`] and [`Copy::RETIRE`]. The last pass, which
+    /// found no difference.
     ///
     /// # Errors
     ///
     /// [`CopyError::StillChanging`] if a server does work on it.
-    pub async fn finish(self, finished: AuditEntry, mut tell: impl FnMut(Progress)) -> Result<Pass, CopyError> {
+    pub async fn finish(
+        self,
+        finished: AuditEntry,
+        retired: AuditEntry,
+        mut tell: impl FnMut(Progress),
+    ) -> Result<Pass, CopyError> {
         let mut left = Self::PASSES;
         loop {
             let pass = self.pass(&mut tell).await?;
@@ -163,6 +174,7 @@ impl<'a> Copy<'a> {
             match pass.differences() {
                 0 => {
                     self.to.append_audit(finished).await.map_err(CopyError::To)?;
+                    self.from.append_audit(retired).await.map_err(CopyError::From)?;
                     return Ok(pass);
                 }
                 changed if left == 0 => return Err(CopyError::StillChanging(changed)),
@@ -256,8 +268,9 @@ impl<'a> Copy<'a> {
 
     /// What copies wrote into the audit log of `to`, newest first: marks that `from` has, too, tell of earlier copies to `from`.
     async fn marks(&self) -> Result<Vec<AuditEntry>, CopyError> {
-        let earlier = marks(self.from).await.map_err(CopyError::From)?;
-        let mut marks = marks(self.to).await.map_err(CopyError::To)?;
+        let of_target = |entry: &AuditEntry| entry.action == Self::BEGIN || entry.action == Self::FINISH;
+        let earlier = audit_where(self.from, of_target).await.map_err(CopyError::From)?;
+        let mut marks = audit_where(self.to, of_target).await.map_err(CopyError::To)?;
         marks.retain(|mark| !earlier.contains(mark));
         Ok(marks)
     }
@@ -363,16 +376,25 @@ fn take_up_late(
     late
 }
 
-/// The entries of a store's audit log that copies made, newest first.
-async fn marks(store: &dyn Transfer) -> StoreResult<Vec<AuditEntry>> {
-    let (mut marks, mut before) = (Vec::new(), None);
+/// The mark by which a store was retired when it was copied to another one, unless it was opened again.
+///
+/// Only the newest entries are looked at: nothing but a few commands writes there after the mark.
+pub(crate) async fn retired(store: &dyn Store) -> StoreResult<Option<AuditEntry>> {
+    let newest = store.audit_log(None, PAGE).await?;
+    let mark = newest.into_iter().find(|entry| entry.action == Copy::RETIRE || entry.action == Copy::REOPEN);
+    Ok(mark.filter(|mark| mark.action == Copy::RETIRE))
+}
+
+/// Some entries of a store's audit log, newest first.
+async fn audit_where(store: &dyn Transfer, wanted: impl Fn(&AuditEntry) -> bool) -> StoreResult<Vec<AuditEntry>> {
+    let (mut found, mut before) = (Vec::new(), None);
     loop {
         let page = store.audit_log(before, PAGE).await?;
         before = page.last().map(|entry| entry.id);
         let whole = page.len() < PAGE as usize;
-        marks.extend(page.into_iter().filter(|e| e.action == Copy::BEGIN || e.action == Copy::FINISH));
+        found.extend(page.into_iter().filter(&wanted));
         if whole {
-            return Ok(marks);
+            return Ok(found);
         }
     }
 }

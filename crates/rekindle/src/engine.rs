@@ -21,6 +21,7 @@ use quick_cache::sync::Cache;
 
 use crate::access::{AccessToken, VerifiedCache};
 use crate::clock::{Clock, Seconds, Timestamp};
+use crate::copy;
 use crate::definition::Violation;
 use crate::journal::{Context, Event, EventId, EventKind, Outcome};
 use crate::keys::{KeyId, KeySchedule};
@@ -139,6 +140,17 @@ pub enum OpenError {
     /// The revocation log could not be written.
     #[error("the revocation log: {0}")]
     Log(#[from] io::Error),
+    /// The store was copied to another one, which has gone on since.
+    #[error(
+        "this store was copied ({names}) at {at}, and servers work on the copy: what was acknowledged since is not here. Use the \
+         copy; to give that up and go on from here, run `rekindle copy` with the same --from and --to and with --reopen"
+    )]
+    Retired {
+        /// From where to where, in the operator's words.
+        names: String,
+        /// When.
+        at: Timestamp,
+    },
     /// The store was used with another secret of this key id.
     #[error(
         "the master secret with key id {0} is not the one that this store was used with; every session would be logged out. \
@@ -322,6 +334,9 @@ impl Engine {
     /// learns whose access tokens are revoked.
     pub async fn open(parts: Parts) -> Result<Self, OpenError> {
         let Parts { store, revocation_log, clock, rng, secrets, settings } = parts;
+        if let Some(mark) = copy::retired(&*store).await? {
+            return Err(OpenError::Retired { names: mark.target, at: mark.at });
+        }
         check_secrets(&*store, &secrets).await?;
         let inner = Inner {
             scopes: scopes::Scopes::default(),

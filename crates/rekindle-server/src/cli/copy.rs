@@ -28,6 +28,9 @@ pub(super) struct CopyStore {
     /// The servers that worked on the first store are stopped: copy the rest, and prove that nothing differs.
     #[arg(long)]
     finish: bool,
+    /// After --finish: go back to the first store, giving up what was acknowledged on the second one.
+    #[arg(long, conflicts_with = "finish")]
+    reopen: bool,
 }
 
 impl CopyStore {
@@ -41,14 +44,19 @@ impl CopyStore {
             );
         }
         let source = if self.finish { OpenStore::open_alone(&from).await } else { OpenStore::open(&from).await };
-        let (source, target) = (source.context("--from")?, OpenStore::open(&to).await.context("--to")?);
-
+        let source = source.context("--from")?;
         let names = format!("{} to {}", from.store, to.store);
         let mark = |action| audit_entry(action, names.clone(), &SystemRng::default());
+        if self.reopen {
+            source.store().append_audit(mark(Copy::REOPEN)).await?;
+            eprintln!("servers may work on {} again: let none work on {}", from.store, to.store);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let target = OpenStore::open(&to).await.context("--to")?;
         let copy = Copy::begin(source.store(), target.store(), mark(Copy::BEGIN)).await?;
         let mut bar = Bar::default();
         if self.finish {
-            let pass = copy.finish(mark(Copy::FINISH), |progress| bar.show(progress)).await?;
+            let pass = copy.finish(mark(Copy::FINISH), mark(Copy::RETIRE), |progress| bar.show(progress)).await?;
             print(&pass, true);
             eprintln!("nothing differs: start the servers with {}, and keep their revocation logs", to.store);
         } else {

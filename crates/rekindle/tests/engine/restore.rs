@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use rekindle::clock::Seconds;
+use rekindle::copy::Copy;
 use rekindle::engine::*;
 use rekindle::journal::Outcome;
+use rekindle::memory::MemoryStore;
 use rekindle::revocation_log::{Record, RevocationLog};
 use rekindle::rotation::Expiry;
 use rekindle::session::EndReason;
@@ -422,4 +424,25 @@ async fn a_restarted_server_knows_from_its_first_request_what_was_revoked() {
     w.engine.revoke(&scope(), tokens.session.id, EndReason::Revoked, &ctx()).await.unwrap();
     let without_log = World::on(w.store.clone(), Arc::default(), w.clock.clone(), 6).await;
     assert!(without_log.verify(tokens.access_token.expose(), false).await.is_err());
+}
+
+#[tokio::test]
+async fn sessions_go_on_in_a_copy_and_the_store_that_was_copied_stays_closed() {
+    let w = World::new().await;
+    let mut client = Client::sign_in(&w, "alice").await;
+    tokens_of(client.refresh(&w).await);
+    let (from, to) = (w.store.backup(), MemoryStore::new());
+    let mark = |action: &str| rekindle_testkit::fixtures::audit(action, w.now());
+    let copy = Copy::begin(&from, &to, mark(Copy::BEGIN)).await.unwrap();
+    copy.finish(mark(Copy::FINISH), mark(Copy::RETIRE), |_| ()).await.unwrap();
+
+    let there = w.restored(to).await;
+    assert_eq!(tokens_of(client.refresh(&there).await).session.position.generation, 2);
+
+    let old = TestStore::new(from);
+    let open = async || World::open(old.clone(), Arc::default(), w.clock.clone(), 2, &secret(1, b'a')).await;
+    let refused = open().await.err().expect("it is retired");
+    assert!(matches!(refused, OpenError::Retired { .. }), "{refused}");
+    old.append_audit(mark(Copy::REOPEN)).await.unwrap();
+    assert!(open().await.is_ok());
 }
