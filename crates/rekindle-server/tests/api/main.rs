@@ -5,6 +5,7 @@ mod answers;
 mod codes;
 mod hostile;
 mod log;
+mod neighbours;
 mod permissions;
 mod server;
 mod trouble;

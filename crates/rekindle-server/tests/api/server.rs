@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderMap, Request, StatusCode},
 };
 use rekindle::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Seconds, Timestamp},
     engine::{Engine, Parts, Settings},
     journal::Context,
     memory::MemoryStore,
@@ -142,15 +142,24 @@ impl Server {
     }
 
     pub async fn configured(config: &str) -> Self {
+        let clock = ManualClock::at("2026-11-20T10:00:00Z".parse().unwrap());
+        Self::on(Arc::new(MoodyStore::new().await), clock, 7, config).await
+    }
+
+    /// Another server on the same store, whose clock is so many seconds ahead, or behind.
+    pub async fn beside(&self, ahead: i64) -> Self {
+        let clock = ManualClock::at(Timestamp::from_millis(self.clock.now().millis() + ahead * 1000));
+        Self::on(self.store.clone(), clock, 8, "").await
+    }
+
+    async fn on(store: Arc<MoodyStore>, clock: ManualClock, seed: u64, config: &str) -> Self {
         log::install();
-        let rng = Arc::new(SeededRng::new(7));
-        let clock = Arc::new(ManualClock::at("2026-11-20T10:00:00Z".parse().unwrap()));
-        let store = Arc::new(MoodyStore::new().await);
+        let (clock, rng) = (Arc::new(clock), Arc::new(SeededRng::new(seed)));
         let engine = Engine::open(Parts {
             store: store.clone(),
             revocation_log: Arc::new(NoRevocationLog),
             clock: clock.clone(),
-            secrets: SecretRing::parse(&SecretRing::generate(1, &*rng)).unwrap(),
+            secrets: SecretRing::parse(&SecretRing::generate(1, &SeededRng::new(6))).unwrap(),
             rng: rng.clone(),
             settings: Settings::new("http://127.0.0.1:3567"),
         })
@@ -241,6 +250,12 @@ impl Server {
         let opening = Opening::draw(&*self.rng);
         let body = json!({ "user_id": user, "commitment": opening.commitment() });
         Committed { steps: vec![(self.start(body).await, opening)] }
+    }
+
+    /// Time passes, as it does for a server that looks after its upkeep.
+    pub async fn pass(&self, time: Seconds) {
+        self.clock.advance(time);
+        self.app.engine().upkeep().await.unwrap();
     }
 
     /// The next step of such a client.

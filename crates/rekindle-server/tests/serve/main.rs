@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod process;
+mod stores;
 mod webhooks;
 
 use std::{
