@@ -1,6 +1,8 @@
 //! What servers share: products, environments, definitions, keys. Those who change it take turns at the row of its
 //! version.
 
+use std::collections::BTreeMap;
+
 use rekindle::clock::{Seconds, Timestamp};
 use rekindle::definition::Definition;
 use rekindle::keys::{KeyId, SigningKey};
@@ -9,25 +11,28 @@ use rekindle::store::*;
 
 use crate::MysqlStore;
 use crate::pool::{Failure, Transaction};
-use crate::row::{Cells, Table};
+use crate::row::{Answers, Cells, Table};
 use crate::sql::{Script, list, sql};
-use crate::writes::{Writes, json};
+use crate::writes::{Writes, insert, json};
 
 const PRODUCTS: Table = Table { name: "products", columns: &["tag", "name", "longest_access"], id: 0 };
 const ENVIRONMENTS: Table = Table { name: "environments", columns: &["product", "slug", "name", "active"], id: 1 };
-const DEFINITIONS: Table = Table { name: "definitions", columns: &["tag", "present_version"], id: 0 };
+const DEFINITIONS: Table = Table { name: "definitions", columns: &["product", "tag", "present_version"], id: 1 };
 const VERSIONS: Table =
     Table { name: "definition_versions", columns: &["product", "tag", "version", "definition"], id: 1 };
 const LAST_VERSION: Table = Table { name: "definition_versions", columns: &["version"], id: 0 };
 const SIGNING_KEYS: Table = Table {
     name: "signing_keys",
-    columns: &["kid", "product", "env", "algorithm", "public_jwk", "wrapped", "created_at", "signs_from"],
+    columns: &["kid", "product", "env", "algorithm", "public_jwk", "wrapped", "created_at", "signs_from", "seq"],
     id: 0,
 };
 const KIDS: Table = Table { name: "signing_keys", columns: &["kid"], id: 0 };
 const SECRET_CHECKS: Table = Table { name: "secret_checks", columns: &["kid", "check_value"], id: 0 };
-const API_KEYS: Table =
-    Table { name: "api_keys", columns: &["id", "name", "hash", "permissions", "created_at", "revoked_at"], id: 0 };
+const API_KEYS: Table = Table {
+    name: "api_keys",
+    columns: &["id", "name", "hash", "permissions", "created_at", "revoked_at", "seq"],
+    id: 0,
+};
 const API_KEY_IDS: Table = Table { name: "api_keys", columns: &["id"], id: 0 };
 const CONFIG: Table = Table { name: "config", columns: &["version"], id: 0 };
 const COUNT: Table = Table { name: "sessions", columns: &["count"], id: 0 };
@@ -38,14 +43,13 @@ const BUMP_VERSION: &str = "UPDATE config SET version = version + 1 WHERE id = 1
 
 impl MysqlStore {
     pub(crate) async fn read_config_version(&self) -> StoreResult<u64> {
-        let sql = format!("{} WHERE id = 1", CONFIG.select());
-        let version = self.pool.ask(vec![sql]).await?.first(&CONFIG, |row| row.parsed("version"))?;
-        version.ok_or_else(|| StoreError::Corrupt { table: "config", column: "id", id: "1".into() })
+        config_version(&mut self.pool.ask(vec![select_config()]).await?)
     }
 
     pub(crate) async fn read_scope(&self, scope: &Scope) -> StoreResult<ScopeRead> {
         let Scope { product, env } = scope;
         let mut answers = self
+            .pool
             .snapshot(vec![
                 select_product(product),
                 sql!(format!("{} WHERE product = ? AND slug = ?", ENVIRONMENTS.select()), product, env),
@@ -75,13 +79,8 @@ impl MysqlStore {
     }
 
     pub(crate) async fn read_products(&self) -> StoreResult<Vec<ProductRecord>> {
-        let mut answers = self
-            .snapshot(vec![
-                format!("{} ORDER BY tag", PRODUCTS.select()),
-                format!("{} ORDER BY product, slug", ENVIRONMENTS.select()),
-                current_definitions(None),
-            ])
-            .await?;
+        let mut answers =
+            self.pool.snapshot(vec![select_products(), select_environments(), current_definitions(None)]).await?;
         let products = answers.all(&PRODUCTS, product_row)?;
         let environments = answers.all(&ENVIRONMENTS, environment)?;
         let definitions = answers.all(&VERSIONS, definition)?;
@@ -94,17 +93,88 @@ impl MysqlStore {
     }
 
     pub(crate) async fn read_api_keys(&self) -> StoreResult<Vec<ApiKey>> {
-        let sql = format!("{} ORDER BY seq", API_KEYS.select());
-        self.pool.ask(vec![sql]).await?.all(&API_KEYS, |row| {
-            Ok(ApiKey {
-                id: row.text("id")?,
-                name: row.text("name")?,
-                hash: row.bytes("hash")?,
-                permissions: row.json("permissions")?,
-                created_at: row.time("created_at")?,
-                revoked_at: row.time_opt("revoked_at")?,
-            })
+        self.pool.ask(vec![select_api_keys()]).await?.all(&API_KEYS, api_key)
+    }
+
+    /// All of it, as it is at one moment.
+    pub(crate) async fn read_configuration(&self) -> StoreResult<Configuration> {
+        let mut answers = self
+            .pool
+            .snapshot(vec![
+                select_config(),
+                select_products(),
+                select_environments(),
+                format!("{} ORDER BY product, tag, version", VERSIONS.select()),
+                format!("{} ORDER BY product, tag", DEFINITIONS.select()),
+                format!("{} ORDER BY seq", SIGNING_KEYS.select()),
+                select_api_keys(),
+                select_secret_checks(),
+            ])
+            .await?;
+        let version = config_version(&mut answers)?;
+        let products = answers.all(&PRODUCTS, product_row)?;
+        let environments = answers.all(&ENVIRONMENTS, environment)?;
+        let mut versions: BTreeMap<(Tag, Tag), Vec<(u32, Definition)>> = BTreeMap::new();
+        for (product, version, definition) in answers.all(&VERSIONS, definition)? {
+            versions.entry((product, definition.tag.clone())).or_default().push((version, definition));
+        }
+        let definitions = answers.all(&DEFINITIONS, |row| {
+            let (product, tag): (Tag, Tag) = (row.parsed("product")?, row.parsed("tag")?);
+            let current = row.parsed_opt("present_version")?;
+            let versions = versions.get(&(product.clone(), tag.clone())).cloned().unwrap_or_default();
+            if current.is_some_and(|current| !versions.iter().any(|(version, _)| *version == current)) {
+                return Err(row.corrupt("present_version"));
+            }
+            Ok((product, StoredDefinition { tag, current, versions }))
+        })?;
+        let stored = |(product, longest_access): (Product, Seconds)| {
+            let environments = environments.iter().filter(|(of, _)| *of == product.tag).map(|(_, e)| e.clone());
+            let definitions = definitions.iter().filter(|(of, _)| *of == product.tag).map(|(_, d)| d.clone());
+            let (environments, definitions) = (environments.collect(), definitions.collect());
+            StoredProduct { product, longest_access, environments, definitions }
+        };
+        Ok(Configuration {
+            version,
+            products: products.into_iter().map(stored).collect(),
+            signing_keys: answers.all(&SIGNING_KEYS, signing_key)?,
+            api_keys: answers.all(&API_KEYS, api_key)?,
+            secret_checks: answers.all(&SECRET_CHECKS, secret_check)?,
         })
+    }
+
+    /// Replaces all of it.
+    pub(crate) async fn try_set_configuration(&self, configuration: &Configuration) -> Result<(), Failure> {
+        let Configuration { version, products, signing_keys, api_keys, secret_checks } = configuration;
+        let transaction = self.begin_change().await?;
+        // Keys that are added later come after these.
+        let least = (*version).max(signing_keys.len().max(api_keys.len()) as u64);
+        let mut script = vec![sql!("UPDATE config SET version = GREATEST(version + 1, ?) WHERE id = 1", least)];
+        let mut replace = |table: &Table, rows: Vec<String>| {
+            script.push(format!("DELETE FROM {}", table.name));
+            insert(&table.insert(), &rows, "", &mut script);
+        };
+        let (mut rows, mut environments, mut definitions, mut versions) = (vec![], vec![], vec![], vec![]);
+        for stored in products {
+            let product = &stored.product.tag;
+            rows.push(product_values(&stored.product, stored.longest_access));
+            environments.extend(stored.environments.iter().map(|environment| environment_values(product, environment)));
+            for StoredDefinition { tag, current, versions: known } in &stored.definitions {
+                definitions.push(sql!("?, ?, ?", product, tag, *current));
+                versions
+                    .extend(known.iter().map(|(version, definition)| version_values(product, *version, definition)));
+            }
+        }
+        replace(&PRODUCTS, rows);
+        replace(&ENVIRONMENTS, environments);
+        replace(&DEFINITIONS, definitions);
+        replace(&VERSIONS, versions);
+        replace(
+            &SIGNING_KEYS,
+            (1u64..).zip(signing_keys).map(|(seq, key)| signing_key_values(key, &seq.to_string())).collect(),
+        );
+        replace(&API_KEYS, (1u64..).zip(api_keys).map(|(seq, key)| api_key_values(key, &seq.to_string())).collect());
+        replace(&SECRET_CHECKS, secret_checks.iter().map(secret_check_values).collect());
+        transaction.commit(script).await.map(drop)
     }
 
     /// Carries out a change, and records it if it is done.
@@ -141,20 +211,8 @@ impl MysqlStore {
             return Ok(false);
         }
         let mut writes = Writes::default();
-        writes.statement(sql!(
-            format!(
-                "INSERT INTO signing_keys (kid, product, env, algorithm, public_jwk, wrapped, created_at, signs_from, seq)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, {PRESENT_VERSION})"
-            ),
-            key.kid.as_str(),
-            product,
-            env,
-            key.algorithm.as_str(),
-            &key.public_jwk,
-            key.wrapped.as_slice(),
-            key.created_at,
-            key.signs_from
-        ));
+        let values = signing_key_values(key, PRESENT_VERSION);
+        writes.statement(format!("{} VALUES ({values})", SIGNING_KEYS.insert()));
         commit_change(transaction, writes).await?;
         Ok(true)
     }
@@ -180,14 +238,12 @@ impl MysqlStore {
     }
 
     pub(crate) async fn try_secret_checks(&self, checks: &[(u8, [u8; 16])]) -> Result<Vec<(u8, [u8; 16])>, Failure> {
-        let insert = |(kid, check): &(u8, [u8; 16])| {
-            let sql = "INSERT INTO secret_checks (kid, check_value) VALUES (?, ?) ON DUPLICATE KEY UPDATE kid = kid";
-            sql!(sql, *kid, check)
-        };
-        let mut script: Script = checks.iter().map(insert).collect();
-        script.push(format!("{} ORDER BY kid", SECRET_CHECKS.select()));
+        let rows: Vec<String> = checks.iter().map(secret_check_values).collect();
+        let mut script = Script::new();
+        insert(&SECRET_CHECKS.insert(), &rows, " ON DUPLICATE KEY UPDATE kid = kid", &mut script);
+        script.push(select_secret_checks());
         let mut answers = self.pool.begin().await?.commit(script).await?;
-        Ok(answers.all(&SECRET_CHECKS, |row| Ok((row.parsed("kid")?, row.bytes("check_value")?)))?)
+        Ok(answers.all(&SECRET_CHECKS, secret_check)?)
     }
 
     pub(crate) async fn try_ping(&self) -> Result<(), Failure> {
@@ -196,18 +252,10 @@ impl MysqlStore {
         self.pool.begin().await?.commit(vec![sql.into()]).await.map(drop)
     }
 
-    /// Reads that see the same moment.
-    async fn snapshot(&self, mut script: Script) -> StoreResult<crate::row::Answers> {
-        script.insert(0, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".into());
-        script.insert(1, "START TRANSACTION WITH CONSISTENT SNAPSHOT".into());
-        script.push("COMMIT".into());
-        self.pool.ask(script).await
-    }
-
     /// Begins a change of the configuration: its turn lasts until the transaction ends.
     async fn begin_change(&self) -> Result<Transaction<'_>, Failure> {
         let mut transaction = self.pool.begin().await?;
-        transaction.ask(vec![format!("{} WHERE id = 1 FOR UPDATE", CONFIG.select())]).await?;
+        transaction.ask(vec![select_config() + " FOR UPDATE"]).await?;
         Ok(transaction)
     }
 }
@@ -242,8 +290,7 @@ async fn plan(change: &Change, transaction: &mut Transaction<'_>, writes: &mut W
             if known.is_some() {
                 return Ok(Changed::Exists);
             }
-            let sql = "INSERT INTO products (tag, name, longest_access) VALUES (?, ?, 0)";
-            writes.statement(sql!(sql, &product.tag, &product.name));
+            writes.statement(format!("{} VALUES ({})", PRODUCTS.insert(), product_values(product, Seconds(0))));
         }
         Change::UpdateProduct(product) => {
             writes.statement(sql!("UPDATE products SET name = ? WHERE tag = ?", &product.name, &product.tag));
@@ -264,8 +311,8 @@ async fn plan(change: &Change, transaction: &mut Transaction<'_>, writes: &mut W
             if has_environment(transaction, product, environment.slug.as_str()).await? {
                 return Ok(Changed::Exists);
             }
-            let sql = "INSERT INTO environments (product, slug, name, active) VALUES (?, ?, ?, ?)";
-            writes.statement(sql!(sql, product, &environment.slug, &environment.name, environment.active));
+            let values = environment_values(product, environment);
+            writes.statement(format!("{} VALUES ({values})", ENVIRONMENTS.insert()));
         }
         Change::UpdateEnvironment(product, environment) => {
             if !has_environment(transaction, product, environment.slug.as_str()).await? {
@@ -320,18 +367,8 @@ async fn plan(change: &Change, transaction: &mut Transaction<'_>, writes: &mut W
             if known.first(&API_KEY_IDS, |row| row.text("id"))?.is_some() {
                 return Ok(Changed::Exists);
             }
-            writes.statement(sql!(
-                format!(
-                    "INSERT INTO api_keys (id, name, hash, permissions, created_at, revoked_at, seq)
-                     VALUES (?, ?, ?, ?, ?, ?, {PRESENT_VERSION})"
-                ),
-                &key.id,
-                &key.name,
-                &key.hash,
-                json(&key.permissions),
-                key.created_at,
-                key.revoked_at
-            ));
+            let values = api_key_values(key, PRESENT_VERSION);
+            writes.statement(format!("{} VALUES ({values})", API_KEYS.insert()));
         }
         Change::RevokeApiKey { id, at } => {
             let mut known = transaction.ask(vec![sql!(format!("{} WHERE id = ?", API_KEY_IDS.select()), id)]).await?;
@@ -373,6 +410,7 @@ async fn has_environment(transaction: &mut Transaction<'_>, product: &Tag, slug:
 async fn present_version(transaction: &mut Transaction<'_>, product: &Tag, tag: &Tag) -> Result<Option<u32>, Failure> {
     let sql = sql!(format!("{} WHERE product = ? AND tag = ?", DEFINITIONS.select()), product, tag);
     let found = transaction.ask(vec![sql]).await?.first(&DEFINITIONS, |row| {
+        row.skip("product");
         row.skip("tag");
         row.parsed_opt("present_version")
     })?;
@@ -381,19 +419,10 @@ async fn present_version(transaction: &mut Transaction<'_>, product: &Tag, tag: 
 
 /// Makes a version of a definition the present one.
 fn write_definition(writes: &mut Writes, product: &Tag, version: u32, definition: &Definition) {
-    writes.statement(sql!(
-        "REPLACE INTO definitions (product, tag, present_version) VALUES (?, ?, ?)",
-        product,
-        &definition.tag,
-        version
-    ));
-    writes.statement(sql!(
-        "INSERT INTO definition_versions (product, tag, version, definition) VALUES (?, ?, ?, ?)",
-        product,
-        &definition.tag,
-        version,
-        json(definition)
-    ));
+    let present = sql!("?, ?, ?", product, &definition.tag, version);
+    writes.statement(format!("{} VALUES ({present})", DEFINITIONS.replace()));
+    let values = version_values(product, version, definition);
+    writes.statement(format!("{} VALUES ({values})", VERSIONS.insert()));
     writes.statement(sql!(
         "UPDATE products SET longest_access = GREATEST(longest_access, ?) WHERE tag = ?",
         definition.access_token.lifetime.seconds().0,
@@ -417,6 +446,26 @@ pub(crate) fn seed() -> Script {
     writes.script()
 }
 
+fn select_config() -> String {
+    format!("{} WHERE id = 1", CONFIG.select())
+}
+
+fn select_products() -> String {
+    format!("{} ORDER BY tag", PRODUCTS.select())
+}
+
+fn select_environments() -> String {
+    format!("{} ORDER BY product, slug", ENVIRONMENTS.select())
+}
+
+fn select_api_keys() -> String {
+    format!("{} ORDER BY seq", API_KEYS.select())
+}
+
+fn select_secret_checks() -> String {
+    format!("{} ORDER BY kid", SECRET_CHECKS.select())
+}
+
 fn select_product(tag: &Tag) -> String {
     sql!(format!("{} WHERE tag = ?", PRODUCTS.select()), tag)
 }
@@ -430,6 +479,12 @@ fn current_definitions(product: Option<&Tag>) -> String {
          LEFT JOIN definition_versions v ON v.product = d.product AND v.tag = d.tag AND v.version = d.present_version
          WHERE d.present_version IS NOT NULL{of_product} ORDER BY d.product, d.tag"
     )
+}
+
+/// From the answer to [`select_config`].
+fn config_version(answers: &mut Answers) -> StoreResult<u64> {
+    let version = answers.first(&CONFIG, |row| row.parsed("version"))?;
+    version.ok_or_else(|| StoreError::Corrupt { table: "config", column: "id", id: "1".into() })
 }
 
 fn product_row(row: &mut Cells) -> StoreResult<(Product, Seconds)> {
@@ -463,4 +518,58 @@ fn signing_key(row: &mut Cells) -> StoreResult<SigningKey> {
         created_at: row.time("created_at")?,
         signs_from: row.time("signs_from")?,
     })
+}
+
+fn api_key(row: &mut Cells) -> StoreResult<ApiKey> {
+    Ok(ApiKey {
+        id: row.text("id")?,
+        name: row.text("name")?,
+        hash: row.bytes("hash")?,
+        permissions: row.json("permissions")?,
+        created_at: row.time("created_at")?,
+        revoked_at: row.time_opt("revoked_at")?,
+    })
+}
+
+fn secret_check(row: &mut Cells) -> StoreResult<(u8, [u8; 16])> {
+    Ok((row.parsed("kid")?, row.bytes("check_value")?))
+}
+
+fn product_values(product: &Product, longest_access: Seconds) -> String {
+    sql!("?, ?, ?", &product.tag, &product.name, longest_access.0)
+}
+
+fn environment_values(product: &Tag, environment: &Environment) -> String {
+    sql!("?, ?, ?, ?", product, &environment.slug, &environment.name, environment.active)
+}
+
+fn version_values(product: &Tag, version: u32, definition: &Definition) -> String {
+    sql!("?, ?, ?, ?", product, &definition.tag, version, json(definition))
+}
+
+/// With an expression for the number by which the keys are ordered.
+fn signing_key_values(key: &SigningKey, seq: &str) -> String {
+    let values = sql!(
+        "?, ?, ?, ?, ?, ?, ?, ?",
+        key.kid.as_str(),
+        &key.scope.product,
+        &key.scope.env,
+        key.algorithm.as_str(),
+        &key.public_jwk,
+        key.wrapped.as_slice(),
+        key.created_at,
+        key.signs_from
+    );
+    format!("{values}, {seq}")
+}
+
+/// As [`signing_key_values`].
+fn api_key_values(key: &ApiKey, seq: &str) -> String {
+    let permissions = json(&key.permissions);
+    let values = sql!("?, ?, ?, ?, ?, ?", &key.id, &key.name, &key.hash, permissions, key.created_at, key.revoked_at);
+    format!("{values}, {seq}")
+}
+
+fn secret_check_values((kid, check): &(u8, [u8; 16])) -> String {
+    sql!("?, ?", *kid, check)
 }

@@ -23,8 +23,8 @@
 //!
 //! Start with [`MysqlConfig::parse`] and [`MysqlStore::open`]; the contract is [`rekindle::store::Store`]'s. In here:
 //! `schema` migrates, `pool` has connections and transactions, `sql` and `row` are values on their way in and out,
-//! `writes` gathers what an intent writes, and `sessions`, `users`, `lists`, `upkeep` and `configuration` are the
-//! intents.
+//! `writes` gathers what an intent writes, `sessions`, `users`, `lists`, `upkeep` and `configuration` are the intents, and
+//! `transfer` takes everything out and puts it in.
 
 mod checks;
 mod config;
@@ -35,6 +35,7 @@ mod row;
 mod schema;
 mod sessions;
 mod sql;
+mod transfer;
 mod upkeep;
 mod users;
 mod writes;

@@ -11,8 +11,9 @@ use crate::row::{Cells, Table};
 use crate::sessions::{SESSIONS, session};
 use crate::sql::sql;
 
-const EVENTS: Table = Table { name: "events", columns: &["session_id", "id", "at", "kind", "outcome", "rest"], id: 1 };
-const REVOCATIONS: Table = Table {
+pub(crate) const EVENTS: Table =
+    Table { name: "events", columns: &["session_id", "id", "at", "kind", "outcome", "rest"], id: 1 };
+pub(crate) const REVOCATIONS: Table = Table {
     name: "revocations",
     columns: &[
         "seq",
@@ -27,7 +28,7 @@ const REVOCATIONS: Table = Table {
     ],
     id: 0,
 };
-const AUDIT: Table =
+pub(crate) const AUDIT: Table =
     Table { name: "audit", columns: &["id", "at", "actor", "action", "target", "ip", "request_id"], id: 0 };
 const USAGE: Table = Table { name: "sessions", columns: &["kid", "sessions"], id: 0 };
 
@@ -84,41 +85,13 @@ impl MysqlStore {
             sql += &sql!(" AND product = ? AND env = ?", product, env);
         }
         sql += &sql!(" ORDER BY seq LIMIT ?", limit);
-        self.pool.ask(vec![sql]).await?.all(&REVOCATIONS, |row| {
-            Ok(Revocation {
-                seq: row.parsed("seq")?,
-                scope: row.scope()?,
-                session_id: SessionId::from_bytes(row.bytes("session_id")?),
-                what: match row.parsed_opt("below_generation")? {
-                    Some(generation) => {
-                        row.skip("reason");
-                        row.skip("session_expires_at");
-                        Revoked::Below(generation)
-                    }
-                    None => {
-                        Revoked::Ended { reason: row.parsed("reason")?, expires_at: row.time("session_expires_at")? }
-                    }
-                },
-                at: row.time("at")?,
-                expires_at: row.time("expires_at")?,
-            })
-        })
+        self.pool.ask(vec![sql]).await?.all(&REVOCATIONS, revocation)
     }
 
     pub(crate) async fn read_audit_log(&self, before: Option<EventId>, limit: u32) -> StoreResult<Vec<AuditEntry>> {
         let before = before.map(|id| sql!(" WHERE id < ?", id)).unwrap_or_default();
         let sql = sql!(format!("{}{before} ORDER BY id DESC LIMIT ?", AUDIT.select()), limit);
-        self.pool.ask(vec![sql]).await?.all(&AUDIT, |row| {
-            Ok(AuditEntry {
-                id: EventId::from_bytes(row.bytes("id")?),
-                at: row.time("at")?,
-                actor: row.text("actor")?,
-                action: row.text("action")?,
-                target: row.text("target")?,
-                ip: row.text_opt("ip")?,
-                request_id: row.text_opt("request_id")?,
-            })
-        })
+        self.pool.ask(vec![sql]).await?.all(&AUDIT, audit_entry)
     }
 
     pub(crate) async fn read_secret_usage(&self) -> StoreResult<Vec<(u8, u64)>> {
@@ -128,7 +101,37 @@ impl MysqlStore {
     }
 }
 
-fn event(row: &mut Cells) -> StoreResult<Event> {
+pub(crate) fn revocation(row: &mut Cells) -> StoreResult<Revocation> {
+    Ok(Revocation {
+        seq: row.parsed("seq")?,
+        scope: row.scope()?,
+        session_id: SessionId::from_bytes(row.bytes("session_id")?),
+        what: match row.parsed_opt("below_generation")? {
+            Some(generation) => {
+                row.skip("reason");
+                row.skip("session_expires_at");
+                Revoked::Below(generation)
+            }
+            None => Revoked::Ended { reason: row.parsed("reason")?, expires_at: row.time("session_expires_at")? },
+        },
+        at: row.time("at")?,
+        expires_at: row.time("expires_at")?,
+    })
+}
+
+pub(crate) fn audit_entry(row: &mut Cells) -> StoreResult<AuditEntry> {
+    Ok(AuditEntry {
+        id: EventId::from_bytes(row.bytes("id")?),
+        at: row.time("at")?,
+        actor: row.text("actor")?,
+        action: row.text("action")?,
+        target: row.text("target")?,
+        ip: row.text_opt("ip")?,
+        request_id: row.text_opt("request_id")?,
+    })
+}
+
+pub(crate) fn event(row: &mut Cells) -> StoreResult<Event> {
     let session_id = SessionId::from_bytes(row.bytes("session_id")?);
     let id = EventId::from_bytes(row.bytes("id")?);
     let at = row.time("at")?;

@@ -15,10 +15,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::MysqlConfig;
 use crate::row::Answers;
-use crate::sql::Script;
+use crate::sql::{PACKET, Script, fitting};
 
-/// How much text one packet carries unless a single statement is longer.
-const PACKET: usize = 1 << 20;
 /// After so long without use a connection is asked whether it still lives: firewalls and failovers end them silently.
 const PING_AFTER: Duration = Duration::from_secs(20);
 /// How long it may take to answer that.
@@ -167,6 +165,14 @@ impl Pool {
         .await
     }
 
+    /// Carries out reads that see the same moment.
+    pub(crate) async fn snapshot(&self, mut script: Script) -> StoreResult<Answers> {
+        script.insert(0, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".into());
+        script.insert(1, "START TRANSACTION WITH CONSISTENT SNAPSHOT".into());
+        script.push("COMMIT".into());
+        self.ask(script).await
+    }
+
     /// Begins a transaction: nothing is sent before its first statements.
     pub(crate) async fn begin(&self) -> Result<Transaction<'_>, Failure> {
         Ok(Transaction { lease: Some(self.lease().await?), begun: false })
@@ -257,7 +263,7 @@ impl Lease<'_> {
         let mut answers = Answers::default();
         let mut rest = script;
         while !rest.is_empty() {
-            let (packet, later) = rest.split_at(packet_of(rest));
+            let (packet, later) = rest.split_at(fitting(rest, 1, PACKET));
             let answered = timeout_at(deadline, run(&mut connection.driver, packet, &mut answers)).await;
             answered.unwrap_or_else(|_| Err(no_answer(limit)))?;
             rest = later;
@@ -394,16 +400,6 @@ impl Pool {
             }
         }
     }
-}
-
-/// How many of the statements fit into one packet; at least one.
-fn packet_of(script: &[String]) -> usize {
-    let mut bytes = 0;
-    let fit = script.iter().take_while(|statement| {
-        bytes += statement.len() + 1;
-        bytes <= PACKET
-    });
-    fit.count().max(1)
 }
 
 /// Sends statements in one packet, and reads the answer to each.

@@ -28,6 +28,16 @@ impl Table {
     pub(crate) fn select(&self) -> String {
         format!("SELECT {} FROM {}", self.list(), self.name)
     }
+
+    /// `INSERT` of the columns; the rows are to be appended.
+    pub(crate) fn insert(&self) -> String {
+        format!("INSERT INTO {} ({})", self.name, self.list())
+    }
+
+    /// As [`Table::insert`], in the place of a row with the same key.
+    pub(crate) fn replace(&self) -> String {
+        format!("REPLACE INTO {} ({})", self.name, self.list())
+    }
 }
 
 /// What a script's statements answered.

@@ -8,11 +8,12 @@ use rekindle::session::{EndReason, Ended, Object, Scope, Session, SessionId, Use
 use rekindle::store::*;
 
 use crate::MysqlStore;
+use crate::lists::EVENTS;
 use crate::pool::Failure;
 use crate::row::{Cells, Table};
 use crate::sql::{Script, sql};
-use crate::users::{BANS, lock_user, read_ban, select_ban};
-use crate::writes::{INTO_EVENTS, Writes, event_values, json};
+use crate::users::{BANS, lock_user, select_ban, stored_ban};
+use crate::writes::{Writes, event_values, json};
 
 /// How many of a scope's sessions one step of an end without a user looks at: locks are held for no longer than that
 /// takes.
@@ -48,8 +49,11 @@ pub(crate) const SESSIONS: Table = Table {
     id: 0,
 };
 pub(crate) const SESSION_IDS: Table = Table { name: "sessions", columns: &["id"], id: 0 };
-const IDEMPOTENCY: Table =
-    Table { name: "idempotency", columns: &["key_hash", "request", "session_id", "expires_at"], id: 0 };
+pub(crate) const IDEMPOTENCY: Table = Table {
+    name: "idempotency",
+    columns: &["product", "env", "key_hash", "request", "session_id", "expires_at"],
+    id: 2,
+};
 
 impl MysqlStore {
     pub(crate) async fn read_session(&self, id: SessionId) -> StoreResult<Option<Session>> {
@@ -81,20 +85,20 @@ impl MysqlStore {
         let mut transaction = self.pool.begin().await?;
         let mut found = transaction.ask(script).await?;
         let known = found.first(&SESSIONS, session)?;
-        let ban = found.first(&BANS, read_ban)?.filter(|b| b.holds(now));
+        let ban = found.first(&BANS, stored_ban)?.map(|stored| stored.ban).filter(|b| b.holds(now));
         let key = idempotency.map(|_| found.first(&IDEMPOTENCY, idempotent)).transpose()?.flatten();
         let previous = new.previous_session_id.map(|_| found.first(&SESSIONS, session)).transpose()?.flatten();
         let active = limited.map(|_| found.all(&SESSIONS, session)).transpose()?.unwrap_or_default();
 
         let mut writes = Writes::default();
         let mut refusal = None;
-        if let (Some(known), Some(i)) = (key, idempotency) {
+        if let (Some((known, session_id)), Some(i)) = (key, idempotency) {
             if now >= known.expires_at {
                 let sql = "DELETE FROM idempotency WHERE product = ? AND env = ? AND key_hash = ? AND expires_at <= ?";
                 writes.statement(sql!(sql, product, env, &i.key, now));
             } else if known.request == i.request {
                 transaction.roll_back().await?;
-                return Ok(Started::Repeated(self.read_session(known.session_id).await?.map(Box::new)));
+                return Ok(Started::Repeated(self.read_session(session_id).await?.map(Box::new)));
             } else {
                 refusal = Some(Started::IdempotencyMismatch);
             }
@@ -116,11 +120,9 @@ impl MysqlStore {
             return Ok(refusal);
         }
 
-        writes.statement(insert_session(new));
+        writes.statement(format!("{} VALUES ({})", SESSIONS.insert(), session_values(new)));
         if let Some(i) = idempotency {
-            let sql = "INSERT INTO idempotency (product, env, key_hash, request, session_id, expires_at)
-                       VALUES (?, ?, ?, ?, ?, ?)";
-            writes.statement(sql!(sql, product, env, &i.key, &i.request, new.id, i.expires_at));
+            writes.statement(format!("{} VALUES ({})", IDEMPOTENCY.insert(), idempotency_values(new, i)));
         }
         let replaced = previous.iter().map(|s| (s, EndReason::Replaced));
         let oldest = counted.into_iter().take(excess).map(|s| (s, EndReason::MaxSessions));
@@ -184,7 +186,8 @@ impl MysqlStore {
         let mut written = String::new();
         if let Some(session_id) = event.session_id {
             let values = event_values(session_id, event);
-            script.push(format!("{INTO_EVENTS} SELECT {values} FROM sessions WHERE {condition} FOR UPDATE"));
+            let into = EVENTS.replace();
+            script.push(format!("{into} SELECT {values} FROM sessions WHERE {condition} FOR UPDATE"));
             let sql = " AND EXISTS (SELECT 1 FROM events e WHERE e.session_id = ? AND e.id = ?)";
             written = sql!(sql, session_id, event.id);
         }
@@ -384,19 +387,19 @@ pub(crate) fn user_id(row: &mut Cells) -> StoreResult<UserId> {
     row.parsed("user_id")
 }
 
-struct KnownKey {
-    request: [u8; 32],
-    session_id: SessionId,
-    expires_at: rekindle::clock::Timestamp,
+/// A known key, and the session that it leads to.
+pub(crate) fn idempotent(row: &mut Cells) -> StoreResult<(Idempotency, SessionId)> {
+    row.skip("product");
+    row.skip("env");
+    let (key, request) = (row.bytes("key_hash")?, row.bytes("request")?);
+    let session_id = SessionId::from_bytes(row.bytes("session_id")?);
+    Ok((Idempotency { key, request, expires_at: row.time("expires_at")? }, session_id))
 }
 
-fn idempotent(row: &mut Cells) -> StoreResult<KnownKey> {
-    row.skip("key_hash");
-    Ok(KnownKey {
-        request: row.bytes("request")?,
-        session_id: SessionId::from_bytes(row.bytes("session_id")?),
-        expires_at: row.time("expires_at")?,
-    })
+/// The values of the row of a key that leads to `session`.
+pub(crate) fn idempotency_values(session: &Session, known: &Idempotency) -> String {
+    let Scope { product, env } = &session.scope;
+    sql!("?, ?, ?, ?, ?, ?", product, env, &known.key, &known.request, session.id, known.expires_at)
 }
 
 fn object(row: &mut Cells, column: &'static str) -> StoreResult<Object> {
@@ -412,13 +415,11 @@ fn lock_session(id: SessionId) -> String {
     select_session(id) + " FOR UPDATE"
 }
 
-fn insert_session(session: &Session) -> String {
+/// The values of a session's row.
+pub(crate) fn session_values(session: &Session) -> String {
     let Position { generation, commitment, issued_at, kid } = session.position;
     sql!(
-        format!(
-            "INSERT INTO sessions ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            SESSIONS.list()
-        ),
+        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?",
         session.id,
         &session.scope.product,
         &session.scope.env,

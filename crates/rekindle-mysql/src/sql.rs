@@ -10,6 +10,19 @@ use rekindle::session::{Env, SessionId, Tag, UserId};
 /// Statements that are sent together, in this order.
 pub(crate) type Script = Vec<String>;
 
+/// How much text one packet carries unless a single statement, or a single row of one, is longer.
+pub(crate) const PACKET: usize = 1 << 20;
+
+/// How many of the texts fit into `room` bytes, each with `around` more; at least one.
+pub(crate) fn fitting(texts: &[String], around: usize, room: usize) -> usize {
+    let mut bytes = 0;
+    let fit = texts.iter().take_while(|text| {
+        bytes += text.len() + around;
+        bytes <= room
+    });
+    fit.count().max(1)
+}
+
 /// Makes a statement, or a part of one: each `?` of the text becomes the literal of the next value.
 macro_rules! sql {
     ($text:expr $(, $value:expr)* $(,)?) => {
@@ -196,5 +209,11 @@ mod tests {
         );
         assert_eq!(list([1u32, 2]), "1,2");
         assert_eq!(sql!("?", ""), "_utf8mb4 X''");
+    }
+
+    #[test]
+    fn as_many_fit_as_have_room() {
+        let texts = ["ab", "c", "def"].map(String::from);
+        assert_eq!([0, 3, 4, 5, 8, 9].map(|room| fitting(&texts, 1, room)), [1, 1, 1, 2, 2, 3]);
     }
 }

@@ -8,17 +8,19 @@ use rekindle::session::{Ended, Scope, SessionId, UserId};
 use rekindle::store::*;
 
 use crate::MysqlStore;
+use crate::lists::EVENTS;
 use crate::pool::Failure;
-use crate::row::Table;
+use crate::row::{Cells, Table};
 use crate::sessions::{SESSIONS, session, session_id, user_id};
 use crate::sql::{list, sql};
 use crate::users::{delete_ban, unlock_stranger};
-use crate::writes::{INTO_EVENTS, Writes, event_values, json};
+use crate::writes::{Writes, event_values, json};
 
 /// How many rows one statement removes at most, so that no lock is held for long.
 const REMOVED_AT_ONCE: u64 = 1_000;
 
-const OUTBOX: Table = Table { name: "outbox", columns: &["id", "product", "env", "attempts", "event"], id: 0 };
+pub(crate) const OUTBOX: Table =
+    Table { name: "outbox", columns: &["id", "product", "env", "session_id", "due", "attempts", "event"], id: 0 };
 const CANDIDATES: Table = Table { name: "sessions", columns: &["id", "is_due"], id: 0 };
 const OVER: Table = Table { name: "bans", columns: &["product", "env", "user_id"], id: 2 };
 
@@ -31,11 +33,9 @@ impl MysqlStore {
             let of_session = sql!("FROM sessions WHERE id = ? LOCK IN SHARE MODE", id);
             if event.notify {
                 let values = sql!("?, product, env, id, ?, 0, ?", event.id, event.at, json(event));
-                script.push(format!(
-                    "REPLACE INTO outbox (id, product, env, session_id, due, attempts, event) SELECT {values} {of_session}"
-                ));
+                script.push(format!("{} SELECT {values} {of_session}", OUTBOX.replace()));
             }
-            script.push(format!("{INTO_EVENTS} SELECT {} {of_session}", event_values(id, event)));
+            script.push(format!("{} SELECT {} {of_session}", EVENTS.replace(), event_values(id, event)));
         }
         if script.is_empty() {
             return Ok(());
@@ -148,7 +148,7 @@ impl MysqlStore {
     ) -> Result<Vec<Notification>, Failure> {
         let mut transaction = self.pool.begin().await?;
         let select = sql!(
-            "SELECT o.id, o.product, o.env, o.attempts, o.event FROM outbox o FORCE INDEX (PRIMARY)
+            "SELECT o.id, o.product, o.env, o.session_id, o.due, o.attempts, o.event FROM outbox o FORCE INDEX (PRIMARY)
              WHERE o.due <= ? AND (o.session_id IS NULL OR NOT EXISTS
              (SELECT 1 FROM outbox p WHERE p.session_id = o.session_id AND p.id < o.id))
              ORDER BY o.id LIMIT ? FOR UPDATE SKIP LOCKED",
@@ -156,11 +156,8 @@ impl MysqlStore {
             limit
         );
         let taken = transaction.ask(vec![select]).await?.all(&OUTBOX, |row| {
-            let id = EventId::from_bytes(row.bytes("id")?);
-            let scope = row.scope()?;
-            let attempts = row.parsed::<u32>("attempts")?.saturating_add(1);
-            let event: Event = row.json("event")?;
-            if event.id == id { Ok(Notification { scope, event, attempts }) } else { Err(row.corrupt("event")) }
+            let Notification { scope, event, attempts } = queued(row)?.notification;
+            Ok(Notification { scope, event, attempts: attempts.saturating_add(1) })
         })?;
         if taken.is_empty() {
             transaction.roll_back().await?;
@@ -185,4 +182,16 @@ impl MysqlStore {
         writes.audit(entry);
         self.pool.begin().await?.commit(writes.script()).await.map(drop)
     }
+}
+
+pub(crate) fn queued(row: &mut Cells) -> StoreResult<Queued> {
+    let id = EventId::from_bytes(row.bytes("id")?);
+    let scope = row.scope()?;
+    row.skip("session_id");
+    let (due, attempts) = (row.time("due")?, row.parsed("attempts")?);
+    let event: Event = row.json("event")?;
+    if event.id != id {
+        return Err(row.corrupt("event"));
+    }
+    Ok(Queued { notification: Notification { scope, event, attempts }, due })
 }

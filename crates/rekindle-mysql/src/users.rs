@@ -12,7 +12,7 @@ use crate::sql::{list, sql};
 use crate::writes::Writes;
 
 pub(crate) const BANS: Table =
-    Table { name: "bans", columns: &["user_id", "banned_at", "banned_until", "reason"], id: 0 };
+    Table { name: "bans", columns: &["product", "env", "user_id", "banned_at", "banned_until", "reason"], id: 2 };
 const SUMMARIES: Table = Table {
     name: "sessions",
     columns: &["user_id", "sessions", "active", "first_seen", "last_seen", "banned_at", "banned_until", "reason"],
@@ -101,19 +101,10 @@ impl MysqlStore {
     }
 
     pub(crate) async fn try_ban(&self, ban: &BanUser) -> Result<EndedMany, Failure> {
-        let Scope { product, env } = &ban.end.scope;
         let user_id = ban.end.user_id.as_ref().expect("a ban names its user");
-        let Ban { at, until, reason } = &ban.ban;
         let mut writes = Writes::default();
-        writes.statement(sql!(
-            "REPLACE INTO bans (product, env, user_id, banned_at, banned_until, reason) VALUES (?, ?, ?, ?, ?, ?)",
-            product,
-            env,
-            user_id,
-            *at,
-            *until,
-            reason.as_ref()
-        ));
+        let values = ban_values(&ban.end.scope, user_id, &ban.ban);
+        writes.statement(format!("{} VALUES ({values})", BANS.replace()));
         if ban.end.after.is_none() {
             writes.event(&ban.end.scope, &ban.event);
         }
@@ -215,10 +206,16 @@ pub(crate) fn select_ban(scope: &Scope, user_id: &UserId) -> String {
     sql!(sql, &scope.product, &scope.env, user_id)
 }
 
-pub(crate) fn read_ban(row: &mut Cells) -> StoreResult<Ban> {
-    row.skip("user_id");
+pub(crate) fn stored_ban(row: &mut Cells) -> StoreResult<StoredBan> {
+    let (scope, user_id) = (row.scope()?, user_id(row)?);
     let at = row.time("banned_at")?;
-    ban_since(at, row)
+    Ok(StoredBan { scope, user_id, ban: ban_since(at, row)? })
+}
+
+/// The values of a ban's row.
+pub(crate) fn ban_values(scope: &Scope, user_id: &UserId, ban: &Ban) -> String {
+    let Ban { at, until, reason } = ban;
+    sql!("?, ?, ?, ?, ?, ?", &scope.product, &scope.env, user_id, *at, *until, reason.as_ref())
 }
 
 pub(crate) fn delete_ban(scope: &Scope, user_id: &UserId) -> String {

@@ -3,13 +3,12 @@
 use rekindle::clock::Timestamp;
 use rekindle::journal::Event;
 use rekindle::session::{EndReason, Scope, Session, SessionId};
-use rekindle::store::{AuditEntry, EndedMany, EndedSession, Ending, Revoked};
+use rekindle::store::{AuditEntry, EndedMany, EndedSession, Ending, Notification, Queued, Revocation, Revoked};
 use serde::Serialize;
 
-use crate::sql::{Script, list, sql};
-
-/// How many rows one statement inserts at most.
-const ROWS: usize = 500;
+use crate::lists::{AUDIT, EVENTS, REVOCATIONS};
+use crate::sql::{PACKET, Script, fitting, list, sql};
+use crate::upkeep::OUTBOX;
 
 /// A script under construction.
 #[derive(Default)]
@@ -18,14 +17,6 @@ pub(crate) struct Writes {
     events: Vec<String>,
     outbox: Vec<String>,
     revocations: Vec<Revocation>,
-}
-
-struct Revocation {
-    scope: Scope,
-    session_id: SessionId,
-    what: Revoked,
-    at: Timestamp,
-    expires_at: Timestamp,
 }
 
 impl Writes {
@@ -38,28 +29,22 @@ impl Writes {
     pub(crate) fn event(&mut self, scope: &Scope, event: &Event) {
         self.notification(scope, event);
         if let Some(session_id) = event.session_id {
-            self.events.push(format!("({})", event_values(session_id, event)));
+            self.events.push(event_values(session_id, event));
         }
     }
 
     /// An event in the outbox, if it wishes so, and not in the journal: its session is about to be removed.
     pub(crate) fn notification(&mut self, scope: &Scope, event: &Event) {
         if event.notify {
-            self.outbox.push(sql!(
-                "(?, ?, ?, ?, ?, 0, ?)",
-                event.id,
-                &scope.product,
-                &scope.env,
-                event.session_id,
-                event.at,
-                json(event)
-            ));
+            let notification = Notification { scope: scope.clone(), event: event.clone(), attempts: 0 };
+            self.outbox.push(queued_values(&Queued { notification, due: event.at }));
         }
     }
 
+    /// An entry of the feed, which the script numbers.
     pub(crate) fn revocation(&mut self, session: &Session, what: Revoked, at: Timestamp, expires_at: Timestamp) {
         let scope = session.scope.clone();
-        self.revocations.push(Revocation { scope, session_id: session.id, what, at, expires_at });
+        self.revocations.push(Revocation { seq: 0, scope, session_id: session.id, what, at, expires_at });
     }
 
     /// Ends active sessions, each for its reason, numbered in their order: rows, events, feed.
@@ -97,24 +82,15 @@ impl Writes {
     }
 
     pub(crate) fn audit(&mut self, entry: &AuditEntry) {
-        self.statement(sql!(
-            "REPLACE INTO audit (id, at, actor, action, target, ip, request_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            entry.id,
-            entry.at,
-            &entry.actor,
-            &entry.action,
-            &entry.target,
-            entry.ip.as_ref(),
-            entry.request_id.as_ref()
-        ));
+        self.statement(format!("{} VALUES ({})", AUDIT.replace(), audit_values(entry)));
     }
 
     /// The script.
     pub(crate) fn script(self) -> Script {
         let mut script = self.statements;
         // Replacing: an intent that is repeated because its answer was lost writes the same event once.
-        insert("REPLACE INTO outbox (id, product, env, session_id, due, attempts, event)", &self.outbox, &mut script);
-        insert(INTO_EVENTS, &self.events, &mut script);
+        insert(&OUTBOX.replace(), &self.outbox, "", &mut script);
+        insert(&EVENTS.replace(), &self.events, "", &mut script);
         let count = self.revocations.len();
         if let Some(first) = self.revocations.first() {
             // `Revocation::next_seq`, for all entries at once: they have one moment. The row stays locked until the commit.
@@ -124,38 +100,52 @@ impl Writes {
                 count as u64 - 1
             ));
         }
-        let rows: Vec<String> = self.revocations.iter().zip((0..count as u64).rev()).map(Revocation::values).collect();
-        let columns = "INSERT INTO revocations
-             (seq, product, env, session_id, below_generation, reason, session_expires_at, at, expires_at)";
-        insert(columns, &rows, &mut script);
+        let number = |later: u64| sql!("(SELECT last_seq FROM feed WHERE id = 1) - ?", later);
+        let numbered = self.revocations.iter().zip((0..count as u64).rev());
+        let rows: Vec<String> = numbered.map(|(entry, later)| revocation_values(&number(later), entry)).collect();
+        insert(&REVOCATIONS.insert(), &rows, "", &mut script);
         script
     }
 }
 
-impl Revocation {
-    /// Of the entry after which `later` more follow in the same script.
-    fn values((entry, later): (&Self, u64)) -> String {
-        let (below, reason, session_expires_at) = match entry.what {
-            Revoked::Ended { reason, expires_at } => (None, Some(reason.as_str()), Some(expires_at)),
-            Revoked::Below(generation) => (Some(generation), None, None),
-        };
-        sql!(
-            "((SELECT last_seq FROM feed WHERE id = 1) - ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            later,
-            &entry.scope.product,
-            &entry.scope.env,
-            entry.session_id,
-            below,
-            reason,
-            session_expires_at,
-            entry.at,
-            entry.expires_at
-        )
-    }
+/// The values of a revocation's row, with an expression for its number.
+pub(crate) fn revocation_values(seq: &str, entry: &Revocation) -> String {
+    let (below, reason, session_expires_at) = match entry.what {
+        Revoked::Ended { reason, expires_at } => (None, Some(reason.as_str()), Some(expires_at)),
+        Revoked::Below(generation) => (Some(generation), None, None),
+    };
+    sql!(
+        format!("{seq}, ?, ?, ?, ?, ?, ?, ?, ?"),
+        &entry.scope.product,
+        &entry.scope.env,
+        entry.session_id,
+        below,
+        reason,
+        session_expires_at,
+        entry.at,
+        entry.expires_at
+    )
 }
 
-/// Adds a row to the journal, or replaces it; the values are those of [`event_values`].
-pub(crate) const INTO_EVENTS: &str = "REPLACE INTO events (session_id, id, at, kind, outcome, rest)";
+/// The values of a row of the outbox.
+pub(crate) fn queued_values(queued: &Queued) -> String {
+    let Queued { notification: Notification { scope, event, attempts }, due } = queued;
+    sql!("?, ?, ?, ?, ?, ?, ?", event.id, &scope.product, &scope.env, event.session_id, *due, *attempts, json(event))
+}
+
+/// The values of a row of the audit log.
+pub(crate) fn audit_values(entry: &AuditEntry) -> String {
+    sql!(
+        "?, ?, ?, ?, ?, ?, ?",
+        entry.id,
+        entry.at,
+        &entry.actor,
+        &entry.action,
+        &entry.target,
+        entry.ip.as_ref(),
+        entry.request_id.as_ref()
+    )
+}
 
 /// The values of an event's row.
 pub(crate) fn event_values(session_id: SessionId, event: &Event) -> String {
@@ -180,6 +170,12 @@ pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("these types are JSON")
 }
 
-fn insert(into: &str, rows: &[String], script: &mut Script) {
-    script.extend(rows.chunks(ROWS).map(|rows| format!("{into} VALUES {}", rows.join(", "))));
+/// Inserts rows, whose values these are, in as few statements as packets carry; `after` is put behind them.
+pub(crate) fn insert(into: &str, rows: &[String], after: &str, script: &mut Script) {
+    let (before, mut rest) = (format!("{into} VALUES ("), rows);
+    while !rest.is_empty() {
+        let (fit, later) = rest.split_at(fitting(rest, "),(".len(), PACKET - before.len() - after.len()));
+        script.push(format!("{before}{}){after}", fit.join("),(")));
+        rest = later;
+    }
 }

@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use common::{new_store, open};
 use futures_util::future::join_all;
 use rekindle::clock::Timestamp;
-use rekindle::journal::{Event, EventKind};
+use rekindle::journal::{Event, EventId, EventKind};
 use rekindle::keys::{Algorithm, SigningKey};
-use rekindle::session::{EndReason, Session};
-use rekindle::store::{Ban, Change, Confirmation, Idempotency, Start, Store, StoreError, UserQuery};
+use rekindle::memory::MemoryStore;
+use rekindle::session::{EndReason, Session, SessionId};
+use rekindle::store::*;
 use rekindle_mysql::{MysqlConfig, MysqlStore, OpenError};
 use rekindle_testkit::fixtures::*;
 use rekindle_testkit::servers::mysql::{Mysql, PASSWORD, QUICK, ROLE};
@@ -235,6 +236,188 @@ async fn a_row_that_cannot_be_is_corrupt() {
     assert!(matches!(store.config_version().await, Err(StoreError::Corrupt { table: "config", .. })));
 }
 
+/// Of every section, and of the configuration.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_cannot_be_is_corrupt() {
+    let server = Mysql::shared();
+    let (store, url) = new_store(server).await;
+    let database = url.rsplit('/').next().unwrap();
+    let session = session("ada");
+    let idempotency =
+        Some(Idempotency { key: *b"a key of thirty-two letters, yes", request: [8; 32], expires_at: at(60) });
+    store.start(Start { idempotency, ..start_of(&session) }).await.unwrap();
+    let mut end = end_of(&session, at(1), EndReason::Revoked);
+    end.ending.event.notify = true;
+    applied(store.end(end).await.unwrap());
+    store.ban(ban_of("eve", at(2))).await.unwrap();
+    store.append_audit(audit("looked", at(3))).await.unwrap();
+    let first = |section| store.records(section, None, 1);
+    for (section, table, damage, column) in [
+        (Section::Sessions, "sessions", "tag = 'No Tag'", "tag"),
+        (Section::Sessions, "idempotency", "expires_at = 253402207200001", "expires_at"),
+        (Section::Bans, "bans", "env = '-'", "env"),
+        (Section::Bans, "bans", "banned_at = -1, banned_until = 253402207200001", "banned_until"),
+        (Section::Revocations, "revocations", "reason = 'bored'", "reason"),
+        (Section::Notifications, "outbox", "event = '{}'", "event"),
+        (Section::Audit, "audit", "at = 253402207200001", "at"),
+    ] {
+        let before = first(section).await.unwrap();
+        server.sql(database, &format!("DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT * FROM {table}"));
+        server.sql(database, &format!("UPDATE {table} SET {damage}"));
+        let id = match (table, before[0].key()) {
+            ("idempotency", _) => "a key of thirty-two letters, yes".to_owned(),
+            (_, RecordKey::Session(id)) => id.to_string(),
+            (_, RecordKey::Ban(_, user_id)) => user_id.as_str().to_owned(),
+            (_, RecordKey::Revocation(seq)) => seq.to_string(),
+            (_, RecordKey::Notification(id) | RecordKey::Audit(id)) => id.to_string(),
+        };
+        assert_eq!(first(section).await, Err(StoreError::Corrupt { table, column, id }), "{damage}");
+        server.sql(database, &format!("SET foreign_key_checks = 0; DELETE FROM {table}"));
+        server.sql(database, &format!("SET foreign_key_checks = 0; INSERT INTO {table} SELECT * FROM kept"));
+        assert_eq!(first(section).await.unwrap(), before);
+    }
+    server.sql(database, "UPDATE events SET kind = 'x'");
+    let told = store.events_after(vec![(session.id, None)]).await;
+    assert!(matches!(&told, Err(StoreError::Corrupt { table: "events", column: "kind", .. })), "{told:?}");
+    for (damage, table, column, id) in [
+        ("definitions SET present_version = 9", "definitions", "present_version", "default"),
+        ("definition_versions SET definition = '{}'", "definition_versions", "definition", "default"),
+        ("config SET id = 2", "config", "id", "1"),
+    ] {
+        server.sql(database, &format!("UPDATE {damage}"));
+        let told = store.configuration().await.err();
+        assert_eq!(told, Some(StoreError::Corrupt { table, column, id: id.into() }), "{damage}");
+    }
+}
+
+/// `/` follows a product in the text of a scope, and `-`, which a longer product goes on with, is less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bans_come_in_the_order_of_their_keys() {
+    let (store, _url) = new_store(Mysql::shared()).await;
+    let memory = MemoryStore::new();
+    let mut bans = Vec::new();
+    for product in ["shop", "shop-x", "shop_x", "shop0", "shops", "a"] {
+        for env in ["dev", "dev-2", "dev0", "a"] {
+            for name in ["", "a", "A", "a\u{0}", "a\u{0}b", "a ", "\u{1F980}", "'%"] {
+                let ban = Ban { at: at(1), until: None, reason: Some(name.into()) };
+                bans.push(Record::Ban(StoredBan { scope: scope_of(product, env), user_id: user(name), ban }));
+            }
+        }
+    }
+    memory.put(bans.clone(), Vec::new()).await.unwrap();
+    store.put(bans, Vec::new()).await.unwrap();
+    let all = memory.records(Section::Bans, None, u32::MAX).await.unwrap();
+    assert_eq!(store.records(Section::Bans, None, u32::MAX).await.unwrap(), all);
+    for after in &all {
+        let expected = memory.records(Section::Bans, Some(after.key()), 11).await;
+        assert_eq!(store.records(Section::Bans, Some(after.key()), 11).await, expected, "{after:?}");
+    }
+    let gone = RecordKey::Ban(scope_of("shop-a", "z"), user("z"));
+    let expected = memory.records(Section::Bans, Some(gone.clone()), 11).await;
+    assert_eq!(store.records(Section::Bans, Some(gone), 11).await, expected);
+}
+
+fn stored(session: &Session, idempotency: Option<Idempotency>) -> Record {
+    Record::Session(Box::new(StoredSession { session: session.clone(), idempotency, events: Held::default() }))
+}
+
+/// Together they are longer than what the server takes at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_large_sessions_are_put_together() {
+    let server = Mysql::shared();
+    let (store, _url) = new_store(server).await;
+    let data = object(&format!(r#"{{"text":"{}"}}"#, "x".repeat(64 << 10)));
+    let new = |_| stored(&Session { data: data.clone(), ..session("ada") }, None);
+    let sessions: Vec<Record> = (0..400).map(new).collect();
+    let most: usize = server.sql("mysql", "SELECT @@max_allowed_packet").parse().unwrap();
+    assert!(sessions.len() * data.as_str().len() > most);
+    store.put(sessions.clone(), Vec::new()).await.unwrap();
+    assert_eq!(store.records(Section::Sessions, None, 1_000).await.unwrap(), sessions);
+    store.remove(sessions.iter().map(Record::key).collect()).await.unwrap();
+    assert_eq!(store.count(Section::Sessions).await, Ok(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_put_has_the_idempotency_that_it_is_given() {
+    let server = Mysql::shared();
+    let (store, url) = new_store(server).await;
+    let key = |n: u8, expires| Some(Idempotency { key: [n; 32], request: [n; 32], expires_at: at(expires) });
+    let (one, other) = (session("ada"), session("ada"));
+    let there = || async { store.records(Section::Sessions, None, 10).await.unwrap() };
+    for (of_one, of_other) in [(key(1, 9), key(2, 9)), (key(3, 9), None), (None, key(3, 10)), (key(3, 8), key(4, 9))] {
+        let wanted = vec![stored(&one, of_one), stored(&other, of_other)];
+        store.put(wanted.clone(), Vec::new()).await.unwrap();
+        assert_eq!(there().await, wanted);
+    }
+    // The other one's key, which is the first one's now, is left to it.
+    store.put(vec![stored(&one, key(4, 9))], Vec::new()).await.unwrap();
+    assert_eq!(there().await, [stored(&one, key(4, 9)), stored(&other, None)]);
+
+    let database = url.rsplit('/').next().unwrap();
+    for (letter, expires) in [("x", 11), ("y", 12), ("z", 11)] {
+        let copied = "INSERT INTO idempotency SELECT product, env, REPEAT";
+        let expires = at(expires).millis();
+        server.sql(
+            database,
+            &format!("{copied}('{letter}', 32), request, session_id, {expires} FROM idempotency LIMIT 1"),
+        );
+    }
+    let known = Idempotency { key: [b'y'; 32], request: [4; 32], expires_at: at(12) };
+    assert_eq!(there().await[0], stored(&one, Some(known)), "the one that holds longest");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_come_later_come_after_those_that_were_put() {
+    let (store, _url) = new_store(Mysql::shared()).await;
+    let signing_key = |kid: &str| SigningKey { kid: kid.parse().unwrap(), ..some_signing_key() };
+    let api_key = |id: &str| ApiKey {
+        id: id.into(),
+        name: "backend".into(),
+        hash: [id.as_bytes()[0]; 32],
+        permissions: vec![Permission::Read],
+        created_at: T0,
+        revoked_at: None,
+    };
+    let mut configuration = store.configuration().await.unwrap();
+    configuration.signing_keys = ["d", "a", "c", "b"].map(signing_key).into();
+    configuration.api_keys = ["d", "a", "c"].map(api_key).into();
+    store.set_configuration(configuration.clone()).await.unwrap();
+    assert!(store.add_signing_key(signing_key("0"), Some("d".parse().unwrap())).await.unwrap());
+    let change = Change::CreateApiKey(api_key("0"));
+    assert_eq!(store.change(change, audit("create", T0)).await, Ok(Changed::Done));
+    configuration.signing_keys.push(signing_key("0"));
+    configuration.api_keys.push(api_key("0"));
+    configuration.version = store.config_version().await.unwrap();
+    assert!(store.configuration().await.unwrap() == configuration);
+}
+
+fn some_signing_key() -> SigningKey {
+    SigningKey {
+        kid: "k".parse().unwrap(),
+        scope: scope(),
+        algorithm: Algorithm::EdDsa,
+        public_jwk: "{}".into(),
+        wrapped: vec![1],
+        created_at: T0,
+        signs_from: T0,
+    }
+}
+
+/// Of more than it counts, the server's estimate is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_table_is_not_counted() {
+    let server = Mysql::shared();
+    let (store, url) = new_store(server).await;
+    let database = url.rsplit('/').next().unwrap();
+    server.sql(
+        database,
+        "INSERT INTO audit SELECT UNHEX(LPAD(HEX(seq), 32, '0')), 0, '', '', '', NULL, NULL FROM seq_1_to_300000",
+    );
+    server.sql(database, "ANALYZE TABLE audit");
+    let count = store.count(Section::Audit).await.unwrap();
+    assert!((200_000..400_000).contains(&count), "{count}");
+}
+
 /// Asks everything that is asked more often than once in a while.
 async fn ask_all(store: &MysqlStore) {
     let mut first = start(store, session("user 7")).await;
@@ -278,20 +461,34 @@ async fn ask_all(store: &MysqlStore) {
     sweep.after = Some(previous.id);
     store.sweep(sweep).await.unwrap();
     store.take_notifications(at(1), at(2), 5).await.unwrap();
-    store.settle_notification(rekindle::journal::EventId::from_bytes([0; 16]), Some(at(3))).await.unwrap();
+    store.settle_notification(EventId::from_bytes([0; 16]), Some(at(3))).await.unwrap();
     store.audit_log(None, 10).await.unwrap();
-    let key = SigningKey {
-        kid: "k".parse().unwrap(),
-        scope: scope(),
-        algorithm: Algorithm::EdDsa,
-        public_jwk: "{}".into(),
-        wrapped: vec![1],
-        created_at: T0,
-        signs_from: T0,
-    };
-    store.add_signing_key(key, None).await.unwrap();
+    store.add_signing_key(some_signing_key(), None).await.unwrap();
     store.scope(&scope()).await.unwrap();
     store.change(Change::RevokeApiKey { id: "k".into(), at: T0 }, audit("revoke", T0)).await.unwrap();
+    carry_all(store).await;
+}
+
+/// Reads page after page, and puts and removes what is in the first one.
+async fn carry_all(store: &MysqlStore) {
+    for section in Section::ALL {
+        store.count(section).await.unwrap();
+        let page = store.records(section, None, 20).await.unwrap();
+        let ids: Vec<(SessionId, Option<EventId>)> = page
+            .iter()
+            .filter_map(|r| {
+                if let Record::Session(stored) = r { Some((stored.session.id, stored.events.last)) } else { None }
+            })
+            .collect();
+        let events = store.events_after(ids.iter().map(|(id, _)| (*id, None)).collect()).await.unwrap();
+        assert_eq!(store.events_after(ids).await.unwrap(), []);
+        let last = page.last().map(Record::key);
+        store.records(section, last, 20).await.unwrap();
+        store.put(page.clone(), events).await.unwrap();
+        store.remove(page.iter().map(Record::key).collect()).await.unwrap();
+    }
+    let configuration = store.configuration().await.unwrap();
+    store.set_configuration(configuration).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

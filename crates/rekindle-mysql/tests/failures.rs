@@ -9,8 +9,8 @@ use std::time::Duration;
 use common::{new_store, open};
 use futures_util::future::join_all;
 use rekindle::journal::EventKind;
-use rekindle::session::{EndReason, Session};
-use rekindle::store::{Cas, Started, Store, StoreError, StoreResult};
+use rekindle::session::{EndReason, Session, SessionId};
+use rekindle::store::*;
 use rekindle_mysql::MysqlStore;
 use rekindle_testkit::fixtures::*;
 use rekindle_testkit::proxy::{Behaviour, Proxy, Way};
@@ -120,6 +120,39 @@ async fn an_end_that_is_cut_off_leaves_all_its_traces_or_none() {
         assert_eq!(events, if ended { 3 } else { 1 });
         let log = direct.audit_log(None, 1_000).await.unwrap();
         assert_eq!(log.iter().any(|entry| Some(entry.id) == audited), ended);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_that_is_cut_off_is_whole_or_not_at_all_and_can_be_repeated() {
+    let (proxy, store, direct) = behind_proxy(Mysql::shared(), "").await;
+    cut_everywhere(&proxy, || async {
+        // As many as go into several packets.
+        let data = object(&format!(r#"{{"text":"{}"}}"#, "x".repeat(64 << 10)));
+        let sessions: Vec<Session> = (0..20).map(|_| Session { data: data.clone(), ..session("ada") }).collect();
+        let events: Vec<_> = sessions.iter().map(|s| event_of(s, EventKind::Start, at(0))).collect();
+        let held = |i: usize| Held { count: 1, last: Some(events[i].id) };
+        let record = |(session, i): (&Session, usize)| {
+            let stored = StoredSession { session: session.clone(), idempotency: None, events: held(i) };
+            Record::Session(Box::new(stored))
+        };
+        let records: Vec<Record> = sessions.iter().zip(0..).map(record).collect();
+        let before = RecordKey::Session(SessionId::from_bytes(
+            (u128::from_be_bytes(sessions[0].id.to_bytes()) - 1).to_be_bytes(),
+        ));
+        let outcome = store.put(records.clone(), events.clone()).await;
+        settled(&direct, &sessions[0]).await;
+        let there = direct.records(Section::Sessions, Some(before.clone()), 100).await.unwrap();
+        match outcome {
+            Ok(()) => assert_eq!(there, records),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+                assert!(there.is_empty() || there == records);
+            }
+        }
+        direct.put(records.clone(), events.clone()).await.unwrap();
+        assert_eq!(direct.records(Section::Sessions, Some(before), 100).await.unwrap(), records);
     })
     .await;
 }

@@ -46,7 +46,12 @@ async fn new_store() -> (Arc<dyn Store>, ()) {
     (Arc::new(InTurn { stores, next: AtomicUsize::new(0) }), ())
 }
 
+async fn new_transfer() -> (Arc<dyn Transfer>, ()) {
+    (common::new_store(&nodes()[1]).await.0, ())
+}
+
 rekindle_testkit::conformance!(new_store);
+rekindle_testkit::transfer_suite!(new_transfer);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checks_tell_of_the_cluster() {

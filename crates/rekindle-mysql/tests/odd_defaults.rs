@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::{Arc, LazyLock};
 
-use rekindle::store::Store;
+use rekindle::store::{Store, Transfer};
 use rekindle_testkit::servers::mysql::{Mysql, QUICK};
 
 fn odd() -> &'static Mysql {
@@ -35,4 +35,9 @@ async fn new_store() -> (Arc<dyn Store>, ()) {
     (common::new_store(odd()).await.0, ())
 }
 
+async fn new_transfer() -> (Arc<dyn Transfer>, ()) {
+    (common::new_store(odd()).await.0, ())
+}
+
 rekindle_testkit::conformance!(new_store);
+rekindle_testkit::transfer_suite!(new_transfer);
