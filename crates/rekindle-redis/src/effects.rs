@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::hex;
 use crate::row::{Row, json};
-use crate::scripts::{OUTBOX_ADD, PUBLISH, SETTLE};
+use crate::scripts::{Call, OUTBOX_ADD, PUBLISH, SETTLE};
 use crate::{Inner, each};
 
 /// How many entries one script writes at most.
-const BATCH: usize = 200;
+pub(crate) const BATCH: usize = 200;
 
 /// Something to be done in another slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,12 +69,7 @@ impl Effect {
         at: Timestamp,
         until: Timestamp,
     ) -> Self {
-        let what = match what {
-            Revoked::Ended { reason, expires_at } => Saved::Ended(reason, expires_at.millis()),
-            Revoked::Below(generation) => Saved::Below(generation),
-        };
-        let (at, expires_at) = (at.millis(), until.millis());
-        Self::Publish { event, entry: Entry { scope: SavedScope::new(scope), session_id: id, at, expires_at, what } }
+        Self::Publish { event, entry: Entry::new(scope, id, what, at, until) }
     }
 
     /// The notification of an event that wishes one.
@@ -84,6 +79,15 @@ impl Effect {
 }
 
 impl Entry {
+    pub(crate) fn new(scope: &Scope, id: SessionId, what: Revoked, at: Timestamp, until: Timestamp) -> Self {
+        let what = match what {
+            Revoked::Ended { reason, expires_at } => Saved::Ended(reason, expires_at.millis()),
+            Revoked::Below(generation) => Saved::Below(generation),
+        };
+        let (at, expires_at) = (at.millis(), until.millis());
+        Self { scope: SavedScope::new(scope), session_id: id, at, expires_at, what }
+    }
+
     /// The entry under its number, if it can be.
     pub(crate) fn revocation(self, seq: u64) -> Option<Revocation> {
         let what = match self.what {
@@ -172,11 +176,7 @@ impl Inner {
                     }
                     Effect::Notify { scope, event } => {
                         found[1] = true;
-                        notify.push(hex(&event.id.to_bytes()));
-                        // An event of no session is a group of its own.
-                        notify.push(event.session_id.map_or(hex(&event.id.to_bytes()), |id| hex(&id.to_bytes())));
-                        notify.push(event.at.millis());
-                        notify.push(json(&(scope, event)));
+                        push_notification(&mut notify, scope, event, event.at);
                     }
                     Effect::Audit(entry) => {
                         found[2] = true;
@@ -196,6 +196,15 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Adds a notification to a call of [`OUTBOX_ADD`].
+pub(crate) fn push_notification(call: &mut Call, scope: &SavedScope, event: &Event, due: Timestamp) {
+    call.push(hex(&event.id.to_bytes()));
+    // An event of no session is a group of its own.
+    call.push(event.session_id.map_or(hex(&event.id.to_bytes()), |id| hex(&id.to_bytes())));
+    call.push(due.millis());
+    call.push(json(&(scope, event)));
 }
 
 /// An entry of the audit log as a member of its sorted set: ids sort by their bytes.

@@ -4,7 +4,7 @@ use rekindle::session::{Scope, SessionId, UserId};
 use rekindle::store::*;
 
 use crate::keys::{BUCKETS, UserKey, bucket};
-use crate::row::{Found, Row, parse_scope};
+use crate::row::{FIELDS, Found, Row, WITHOUT_DATA, parse_scope};
 use crate::scripts::{INDEX_USER, LEAVE, RETIRE, UNINDEX_USER};
 use crate::walk::{Order, Walk};
 use crate::{Inner, each};
@@ -123,7 +123,16 @@ impl Inner {
 
     /// The rows of entries, without data. What interrupted writes left is done, what is left of removed rows goes.
     pub(crate) async fn rows(&self, entries: &[Entry]) -> StoreResult<Vec<Row>> {
-        let found = each(entries.iter().map(|entry| self.found_without_data(entry.id))).await?;
+        self.rows_with(entries, &FIELDS[..WITHOUT_DATA]).await
+    }
+
+    /// As [`Inner::rows`], with everything.
+    pub(crate) async fn whole_rows(&self, entries: &[Entry]) -> StoreResult<Vec<Row>> {
+        self.rows_with(entries, &FIELDS).await
+    }
+
+    async fn rows_with(&self, entries: &[Entry], fields: &[&str]) -> StoreResult<Vec<Row>> {
+        let found = each(entries.iter().map(|entry| self.found_fields(entry.id, fields))).await?;
         let mut rows = Vec::with_capacity(found.len());
         for (entry, found) in entries.iter().zip(found) {
             match found {
@@ -132,7 +141,7 @@ impl Inner {
                 // It may be about to start: then its user's slot knows.
                 Found::Nothing => {
                     self.complete_starts(entry.user).await?;
-                    match self.found_without_data(entry.id).await? {
+                    match self.found_fields(entry.id, fields).await? {
                         Found::Row(row) => rows.push(*row),
                         Found::Gone | Found::Nothing => self.forget_session(entry).await?,
                     }

@@ -69,6 +69,7 @@ mod sessions;
 mod settings;
 mod shared;
 mod start;
+mod transfer;
 mod users;
 mod walk;
 

@@ -88,9 +88,14 @@ impl Link {
         Ok(answer)
     }
 
+    /// Runs a script that only reads.
+    pub(crate) async fn look<T: FromRedisValue>(&self, call: &Call) -> StoreResult<T> {
+        self.call(call).await.map_err(|error| self.unavailable(&error))
+    }
+
     /// Runs a script.
     pub(crate) async fn run<T: FromRedisValue>(&self, call: &Call) -> StoreResult<T> {
-        let answer = self.call(call).await.map_err(|error| self.unavailable(&error))?;
+        let answer = self.look(call).await?;
         self.replicated(call.first_key()).await?;
         Ok(answer)
     }

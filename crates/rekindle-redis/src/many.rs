@@ -17,7 +17,7 @@ use crate::walk::Order;
 use crate::{Inner, each};
 
 /// How many rows are read at once.
-const SLICE: usize = 256;
+pub(crate) const SLICE: usize = 256;
 /// How many sessions one bulk ending looks at, when it is not of one user.
 const LOOKS_AT: usize = 20_000;
 
@@ -266,7 +266,8 @@ impl Inner {
     }
 }
 
-fn entry(row: &Row) -> Entry {
+/// As its scope's index names it.
+pub(crate) fn entry(row: &Row) -> Entry {
     let scope = row.session.scope.clone();
     let user = UserKey::new(&scope, &row.session.user_id);
     Entry { scope, id: row.session.id, user }

@@ -15,13 +15,17 @@ macro_rules! scripts {
 
 scripts! {
     ADVANCE = "fields", "journal", "advance";
+    APPEND = "journal", "append";
     BAN = "ban";
     CHANGE = "change";
     CLAIM = "claim";
+    CONFIGURATION = "configuration";
     CONFIRM = "confirm";
     FINISH = "finish";
+    HELD = "held";
     INDEX_USER = "index_user";
     INIT = "init";
+    JOIN = "join";
     LEAVE = "leave";
     OUTBOX_ADD = "outbox_add";
     OUTBOX_SETTLE = "outbox_settle";
@@ -29,12 +33,16 @@ scripts! {
     PUBLISH = "publish";
     RELEASE = "release";
     REMOVE = "remove";
+    REPLACE = "replace";
     RESERVE = "reserve";
+    RESTORE = "restore";
     RETIRE = "retire";
     SETTLE = "settle";
+    SET_CONFIGURATION = "set_configuration";
     UNBAN = "unban";
     UNINDEX_USER = "unindex_user";
     UNPUBLISH = "unpublish";
+    WITHDRAW = "withdraw";
     WRITE = "fields", "journal", "write";
 }
 

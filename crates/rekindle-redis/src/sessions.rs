@@ -56,12 +56,16 @@ pub(crate) enum Written {
 impl Inner {
     /// A session's row with everything.
     pub(crate) async fn found(&self, id: SessionId) -> StoreResult<Found> {
-        row::decode(id, self.link.query(redis::cmd("HMGET").arg(self.keys.row(id)).arg(&FIELDS)).await?)
+        self.found_fields(id, &FIELDS).await
     }
 
     /// A session's row without data and claims.
     pub(crate) async fn found_without_data(&self, id: SessionId) -> StoreResult<Found> {
-        let fields = &FIELDS[..WITHOUT_DATA];
+        self.found_fields(id, &FIELDS[..WITHOUT_DATA]).await
+    }
+
+    /// A session's row with these fields: all, or those [`WITHOUT_DATA`].
+    pub(crate) async fn found_fields(&self, id: SessionId, fields: &[&str]) -> StoreResult<Found> {
         row::decode(id, self.link.query(redis::cmd("HMGET").arg(self.keys.row(id)).arg(fields)).await?)
     }
 
@@ -302,7 +306,7 @@ fn contended(id: SessionId) -> StoreError {
     StoreError::Unavailable(format!("the session {id} was written by others {TRIES} times in a row"))
 }
 
-fn push_event(call: &mut Call, event: &Event) {
+pub(crate) fn push_event(call: &mut Call, event: &Event) {
     call.push(stream_id(event.id));
     call.push(event.id.to_bytes().as_slice());
     // The key names the session.
@@ -310,12 +314,19 @@ fn push_event(call: &mut Call, event: &Event) {
 }
 
 /// An event's id as a stream has it: both are two numbers of 64 bits.
-fn stream_id(id: EventId) -> String {
+pub(crate) fn stream_id(id: EventId) -> String {
     let bytes = u128::from_be_bytes(id.to_bytes());
     format!("{}-{}", bytes >> 64, bytes & u128::from(u64::MAX))
 }
 
-fn read_event(session_id: SessionId, text: &[u8]) -> StoreResult<Event> {
+/// The reverse of [`stream_id`].
+pub(crate) fn read_stream_id(text: &str) -> Option<EventId> {
+    let (high, low) = text.split_once('-')?;
+    let bytes = u128::from(high.parse::<u64>().ok()?) << 64 | u128::from(low.parse::<u64>().ok()?);
+    Some(EventId::from_bytes(bytes.to_be_bytes()))
+}
+
+pub(crate) fn read_event(session_id: SessionId, text: &[u8]) -> StoreResult<Event> {
     let event: Event = serde_json::from_slice(text).map_err(|_| StoreError::Corrupt {
         table: "events",
         column: "event",

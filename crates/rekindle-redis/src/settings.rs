@@ -13,6 +13,8 @@
 //!
 //! `versions` has each version of a definition as `<tag>/<tag>/<number>`.
 
+mod transfer;
+
 use std::collections::BTreeMap;
 
 use redis::RedisResult;
@@ -92,6 +94,12 @@ struct SavedApiKey {
 }
 
 impl Config {
+    fn new(fields: BTreeMap<String, String>) -> StoreResult<Self> {
+        let version = fields.get("version").and_then(|v| v.parse().ok());
+        let corrupt = || StoreError::Corrupt { table: "config", column: "current", id: "version".into() };
+        Ok(Self { version: version.ok_or_else(corrupt)?, fields })
+    }
+
     fn corrupt(&self, field: &str) -> StoreError {
         StoreError::Corrupt { table: "config", column: "current", id: field.into() }
     }
@@ -160,6 +168,18 @@ impl Config {
         }
         keys.sort_by(|a, b| (a.0, &a.1.id).cmp(&(b.0, &b.1.id)));
         Ok(keys)
+    }
+
+    fn secret_checks(&self) -> StoreResult<Vec<(u8, [u8; 16])>> {
+        let mut registered = Vec::new();
+        for (name, value) in &self.fields {
+            if let Some(kid) = name.strip_prefix("secret:") {
+                let read = || Some((kid.parse().ok()?, unhex(value)?));
+                registered.push(read().ok_or_else(|| self.corrupt(name))?);
+            }
+        }
+        registered.sort_unstable();
+        Ok(registered)
     }
 }
 
@@ -234,10 +254,7 @@ impl Inner {
 
     async fn config(&self) -> StoreResult<Config> {
         let [current, _] = self.keys.config();
-        let fields: BTreeMap<String, String> = self.link.query(redis::cmd("HGETALL").arg(&current)).await?;
-        let version = fields.get("version").and_then(|v| v.parse().ok());
-        let corrupt = || StoreError::Corrupt { table: "config", column: "current", id: "version".into() };
-        Ok(Config { version: version.ok_or_else(corrupt)?, fields })
+        Config::new(self.link.query(redis::cmd("HGETALL").arg(&current)).await?)
     }
 
     pub(crate) async fn scope(&self, scope: &Scope) -> StoreResult<ScopeRead> {
@@ -527,16 +544,7 @@ impl Inner {
             register.arg(&current).arg(format!("secret:{kid}")).arg(hex(check));
             self.link.write::<()>(&register, &current).await?;
         }
-        let config = self.config().await?;
-        let mut registered = Vec::new();
-        for (name, value) in &config.fields {
-            if let Some(kid) = name.strip_prefix("secret:") {
-                let read = || Some((kid.parse().ok()?, unhex(value)?));
-                registered.push(read().ok_or_else(|| config.corrupt(name))?);
-            }
-        }
-        registered.sort_unstable();
-        Ok(registered)
+        self.config().await?.secret_checks()
     }
 
     pub(crate) async fn api_keys(&self) -> StoreResult<Vec<ApiKey>> {
@@ -548,12 +556,7 @@ impl Inner {
         let mut page = redis::cmd("ZREVRANGEBYLEX");
         page.arg(self.keys.audit()).arg(edge).arg("-").arg("LIMIT").arg(0).arg(limit);
         let members: Vec<Vec<u8>> = self.link.query(&page).await?;
-        let read = |member: Vec<u8>| {
-            let entry = serde_json::from_slice(member.get(16..).unwrap_or_default());
-            let id = hex(member.get(..16).unwrap_or_default());
-            entry.map_err(|_| StoreError::Corrupt { table: "audit", column: "entry", id })
-        };
-        members.into_iter().map(read).collect()
+        members.iter().map(|member| read_audit(member)).collect()
     }
 
     pub(crate) async fn append_audit(&self, entry: &AuditEntry) -> StoreResult<()> {
@@ -565,6 +568,13 @@ impl Inner {
         let [current, _] = self.keys.config();
         self.link.write(redis::cmd("HSET").arg(&current).arg("ping").arg(1), &current).await
     }
+}
+
+/// The reverse of [`audit_member`].
+pub(crate) fn read_audit(member: &[u8]) -> StoreResult<AuditEntry> {
+    let (id, entry) = member.split_at_checked(16).unwrap_or_default();
+    let corrupt = |_| StoreError::Corrupt { table: "audit", column: "entry", id: hex(id) };
+    serde_json::from_slice(entry).map_err(corrupt)
 }
 
 fn read_definition(field: &str, text: &str) -> StoreResult<Definition> {

@@ -13,8 +13,8 @@ use crate::sessions::StreamEntry;
 
 /// How many digits a group in the outbox has.
 const GROUP: usize = 32;
-/// How many entries of the feed are read at once.
-const PAGE: usize = 1000;
+/// How many entries are read at once.
+pub(crate) const PAGE: usize = 1000;
 
 impl Inner {
     pub(crate) async fn revocations(
@@ -43,7 +43,8 @@ impl Inner {
         Ok(live)
     }
 
-    async fn feed_page(&self, after: u64, count: usize) -> StoreResult<Vec<Revocation>> {
+    /// Entries of the feed after a number, whether they have expired or not.
+    pub(crate) async fn feed_page(&self, after: u64, count: usize) -> StoreResult<Vec<Revocation>> {
         let [entries, ..] = self.keys.feed();
         let mut page = redis::cmd("XRANGE");
         page.arg(entries).arg(format!("({after}-0")).arg("+").arg("COUNT").arg(count);
@@ -102,10 +103,8 @@ impl Inner {
         let [events, ..] = self.keys.outbox();
         let mut cursor = 0u64;
         loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(&events).arg(cursor).arg("COUNT").arg(PAGE);
-            let (next, fields): (u64, Vec<Vec<u8>>) = self.link.query(&scan).await?;
-            for text in fields.iter().skip(1).step_by(2) {
+            let (next, fields) = self.scan(&events, cursor).await?;
+            for (_, text) in &fields {
                 let (of, event) = read_notification(text)?;
                 if of == *scope {
                     self.settle_notification(event.id, None).await?;
@@ -117,9 +116,14 @@ impl Inner {
             }
         }
     }
+
+    /// Some fields of a hash with their values, and the cursor of the next; at the end it is 0.
+    pub(crate) async fn scan(&self, key: &str, cursor: u64) -> StoreResult<(u64, Vec<(Vec<u8>, Vec<u8>)>)> {
+        self.link.query(redis::cmd("HSCAN").arg(key).arg(cursor).arg("COUNT").arg(PAGE)).await
+    }
 }
 
-fn read_notification(text: &[u8]) -> StoreResult<(Scope, Event)> {
+pub(crate) fn read_notification(text: &[u8]) -> StoreResult<(Scope, Event)> {
     let read = || {
         let (scope, event): (SavedScope, Event) = serde_json::from_slice(text.get(GROUP..)?).ok()?;
         Some((scope.scope()?, event))

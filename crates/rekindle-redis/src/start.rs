@@ -6,6 +6,8 @@
 //! indexes first, then the ends of others, then the row, and at last the note goes. So a start that was interrupted
 //! anywhere either did not happen or is completed; nobody counts sessions that are neither.
 
+use std::fmt::Display;
+
 use rekindle::clock::Timestamp;
 use rekindle::definition::OnMaxSessions;
 use rekindle::journal::Event;
@@ -94,7 +96,7 @@ impl Inner {
         Ok(started)
     }
 
-    async fn release(&self, key: &str, claim: &str) -> StoreResult<()> {
+    pub(crate) async fn release(&self, key: &str, claim: &str) -> StoreResult<()> {
         self.link.run(&RELEASE.on(&[key]).arg(claim)).await
     }
 
@@ -210,13 +212,11 @@ impl Inner {
         Ok(rows.into_iter().filter_map(Found::row).filter_map(by_this).collect())
     }
 
-    fn user_keys(&self, user: UserKey, idempotency: Option<&str>) -> Vec<String> {
-        let mut keys = self.keys.user(user).to_vec();
-        keys.push(match idempotency {
-            Some(key) => self.keys.user_idempotency(user, key),
-            None => keys[0].clone(),
-        });
-        keys
+    /// A user's keys, and that of its idempotency key; without one, again the user.
+    pub(crate) fn user_keys(&self, user: UserKey, idempotency: Option<&str>) -> [String; 4] {
+        let [of_user, sessions, starts] = self.keys.user(user);
+        let key = idempotency.map_or(of_user.clone(), |key| self.keys.user_idempotency(user, key));
+        [of_user, sessions, starts, key]
     }
 }
 
@@ -261,7 +261,7 @@ impl<'a> Attempt<'a> {
             now: *now,
             user: UserKey::new(scope, user_id),
             origin: Origin { token: inner.token(), idempotency: start.idempotency.as_ref().map(|i| hex(&i.key)) },
-            kept_for: start.idempotency.map_or(0, |i| (i.expires_at.millis() - now.millis()).max(0) + GARBAGE_AFTER),
+            kept_for: start.idempotency.map_or(0, |i| kept_for(&i, *now)),
         }
     }
 
@@ -303,7 +303,7 @@ impl<'a> Attempt<'a> {
     fn key_and_claim(&self) -> Option<(String, String)> {
         let (key, i) = (self.origin.idempotency.as_ref()?, self.start.idempotency?);
         let key = self.inner.keys.idempotency(&self.start.session.scope, key);
-        Some((key, format!("{} {} {}", hex(&i.request), i.expires_at.millis(), self.user)))
+        Some((key, idempotency_text(&i, self.user)))
     }
 
     async fn run(&self) -> StoreResult<Started> {
@@ -452,9 +452,18 @@ impl<'a> Attempt<'a> {
     }
 
     fn idempotency_entry(&self) -> String {
-        let entry = |i: &Idempotency| {
-            format!("{} {} {}", hex(&i.request), i.expires_at.millis(), hex(&self.start.session.id.to_bytes()))
-        };
-        self.start.idempotency.as_ref().map(entry).unwrap_or_default()
+        let id = hex(&self.start.session.id.to_bytes());
+        self.start.idempotency.as_ref().map(|i| idempotency_text(i, id)).unwrap_or_default()
     }
+}
+
+/// What is kept of an idempotency key: its request, its expiry, and to whom it leads: in the user's slot to a session, in its
+/// own to the user.
+pub(crate) fn idempotency_text(idempotency: &Idempotency, to: impl Display) -> String {
+    format!("{} {} {to}", hex(&idempotency.request), idempotency.expires_at.millis())
+}
+
+/// How long an idempotency key of a session that starts at `now` is kept, in milliseconds.
+pub(crate) fn kept_for(idempotency: &Idempotency, now: Timestamp) -> i64 {
+    (idempotency.expires_at.millis() - now.millis()).max(0) + GARBAGE_AFTER
 }

@@ -58,40 +58,44 @@ impl Inner {
     pub(crate) async fn ban(&self, ban: &BanUser) -> StoreResult<EndedMany> {
         let BanUser { ban, end, event } = ban;
         let user_id = end.user_id.as_ref().expect("a ban names its user");
-        self.know_scope(&end.scope).await?;
-        let until = ban.until.map(Timestamp::millis);
-        if let Some(until) = until {
-            let bans = self.keys.bans();
-            let member = json(&(SavedScope::new(&end.scope), user_id, until));
-            self.link.write::<()>(redis::cmd("ZADD").arg(&bans).arg(until).arg(member), &bans).await?;
-        }
         let noted = if end.after.is_none() { Effect::of_event(&end.scope, event) } else { None };
-        self.write_ban(&end.scope, user_id, ban, until, noted).await?;
-        self.index_user(&end.scope, user_id).await?;
+        self.write_ban(&end.scope, user_id, ban, noted).await?;
         self.end_many(end).await
     }
 
-    async fn write_ban(
+    /// Keeps a user out; its sessions are left to the caller.
+    pub(crate) async fn write_ban(
         &self,
         scope: &Scope,
         user_id: &UserId,
         ban: &Ban,
-        until: Option<i64>,
         effect: Option<Effect>,
     ) -> StoreResult<()> {
+        self.know_scope(scope).await?;
+        let until = ban.until.map(Timestamp::millis);
+        if let Some(until) = until {
+            let bans = self.keys.bans();
+            let member = json(&(SavedScope::new(scope), user_id, until));
+            self.link.write::<()>(redis::cmd("ZADD").arg(&bans).arg(until).arg(member), &bans).await?;
+        }
         let [user, ..] = self.keys.user(UserKey::new(scope, user_id));
         let out = lines(effect.as_slice());
         let until = until.map(|until| until.to_string()).unwrap_or_default();
         let call = BAN.on(&[&user]).arg(self.token()).arg(user_id.as_str()).arg(json(ban)).arg(until).arg(&out);
         self.link.run::<()>(&call).await?;
-        match out.is_empty() {
-            true => Ok(()),
-            false => self.settle_out(user, out).await,
+        if !out.is_empty() {
+            self.settle_out(user, out).await?;
         }
+        self.index_user(scope, user_id).await
     }
 
     pub(crate) async fn lift_ban(&self, scope: &Scope, user_id: &UserId, audit: &AuditEntry) -> StoreResult<bool> {
         self.append_audit(audit).await?;
+        self.unban(scope, user_id).await
+    }
+
+    /// Lifts a ban; whether there was one.
+    pub(crate) async fn unban(&self, scope: &Scope, user_id: &UserId) -> StoreResult<bool> {
         let [user, ..] = self.keys.user(UserKey::new(scope, user_id));
         let lifted = self.link.run(&UNBAN.on(&[user]).arg(self.token()).arg("")).await?;
         self.retire_user(scope, user_id).await?;
@@ -115,13 +119,18 @@ impl Inner {
 
     /// Lifts a ban and takes the user, of whom no session is left, out of the index.
     async fn forget_user(&self, scope: &Scope, user_id: &UserId) -> StoreResult<()> {
-        let [user, ..] = self.keys.user(UserKey::new(scope, user_id));
+        self.settle_user(UserKey::new(scope, user_id)).await?;
+        self.unban(scope, user_id).await.map(drop)
+    }
+
+    /// Carries out what is noted beside a user.
+    pub(crate) async fn settle_user(&self, user: UserKey) -> StoreResult<()> {
+        let [user, ..] = self.keys.user(user);
         let out: Option<String> = self.link.query(redis::cmd("HGET").arg(&user).arg("out")).await?;
-        if let Some(out) = out {
-            self.settle_out(user.clone(), out).await?;
+        match out {
+            Some(out) => self.settle_out(user, out).await,
+            None => Ok(()),
         }
-        self.link.run::<bool>(&UNBAN.on(&[user]).arg(self.token()).arg("")).await?;
-        self.retire_user(scope, user_id).await
     }
 
     /// Removes all sessions and users of a scope.
@@ -137,19 +146,19 @@ impl Inner {
         }
     }
 
-    async fn ban_of(&self, user: UserKey) -> StoreResult<Option<Ban>> {
+    pub(crate) async fn ban_of(&self, user: UserKey) -> StoreResult<Option<Ban>> {
         let [key, ..] = self.keys.user(user);
         let ban: Option<String> = self.link.query(redis::cmd("HGET").arg(&key).arg("ban")).await?;
         let corrupt = || StoreError::Corrupt { table: "users", column: "ban", id: user.to_string() };
         ban.map(|ban| serde_json::from_str(&ban).map_err(|_| corrupt())).transpose()
     }
 
-    fn walk_users(&self, scope: &Scope, edge: Vec<u8>) -> Walk {
+    pub(crate) fn walk_users(&self, scope: &Scope, edge: Vec<u8>) -> Walk {
         let keys = (0..BUCKETS).map(|bucket| self.keys.scope_users(scope, bucket)[0].clone());
         Walk::new(keys.collect(), Order::Ascending, edge)
     }
 
-    async fn next_users(&self, walk: &mut Walk, count: usize) -> StoreResult<Vec<UserId>> {
+    pub(crate) async fn next_users(&self, walk: &mut Walk, count: usize) -> StoreResult<Vec<UserId>> {
         let members = walk.next(self, count.min(256)).await?;
         let read = |(_, bytes): (usize, Vec<u8>)| {
             let id = std::str::from_utf8(&bytes).ok().and_then(|id| id.parse().ok());
