@@ -8,25 +8,29 @@ use rekindle::keys::{KeyId, SigningKey};
 use rekindle::session::{Scope, Tag};
 use rekindle::store::*;
 use tokio_postgres::Row;
-use uuid::Uuid;
 
 use crate::database::{Database, Failure, Statement, statement};
 use crate::row::{Cells, scope_bytes};
 use crate::sessions::active;
-use crate::transaction::{BEGIN_SNAPSHOT, Intent, Transaction, Transactional, column, json};
+use crate::transaction::{BEGIN_SNAPSHOT, Intent, Transaction, Transactional, column, event_uuid, json};
 
 const SELECT_PRESENT_DEFINITIONS: &str =
     // The outer join shows a version that is missing as a row that cannot be read.
     "SELECT d.product, d.tag, d.current AS version, v.definition FROM definitions AS d
      LEFT JOIN definition_versions AS v ON v.product = d.product AND v.tag = d.tag AND v.version = d.current
      WHERE ($1::text IS NULL OR d.product = $1) AND d.current IS NOT NULL";
-const SELECT_SIGNING_KEYS: &str = "SELECT kid, scope, algorithm, public_jwk, wrapped, created_at, signs_from FROM signing_keys WHERE scope = $1 ORDER BY seq";
+pub(crate) const SELECT_SIGNING_KEYS: &str =
+    "SELECT kid, scope, algorithm, public_jwk, wrapped, created_at, signs_from FROM signing_keys
+     WHERE $1::bytea IS NULL OR scope = $1 ORDER BY seq";
+pub(crate) const SELECT_API_KEYS: &str =
+    "SELECT id, name, hash, permissions, created_at, revoked_at FROM api_keys ORDER BY seq";
+pub(crate) const SELECT_ENVIRONMENTS: &str = "SELECT product, slug, name, active FROM environments";
+pub(crate) const SELECT_SECRET_CHECKS: &str = "SELECT kid, check_value FROM secret_checks ORDER BY kid";
+pub(crate) const SELECT_CONFIG: &str = "SELECT id, version FROM config";
 
 impl Database {
     pub(crate) async fn config_version(&self) -> StoreResult<u64> {
-        let rows = self.rows(statement!("SELECT id, version FROM config")).await?;
-        let missing = || StoreError::Corrupt { table: "config", column: "id", id: "1".into() };
-        Cells::new(rows.first().ok_or_else(missing)?, "config", "id").int("version")
+        read_config_version(&self.rows(statement!(SELECT_CONFIG)).await?)
     }
 
     /// Whether a row can be written.
@@ -49,23 +53,17 @@ impl Database {
     }
 
     pub(crate) async fn api_keys(&self) -> StoreResult<Vec<ApiKey>> {
-        let sql = "SELECT id, name, hash, permissions, created_at, revoked_at FROM api_keys ORDER BY seq";
-        self.rows(statement!(sql)).await?.iter().map(read_api_key).collect()
+        self.rows(statement!(SELECT_API_KEYS)).await?.iter().map(read_api_key).collect()
     }
 
     pub(crate) async fn audit_log(&self, before: Option<EventId>, limit: u32) -> StoreResult<Vec<AuditEntry>> {
         let rows = self.rows(statement!(
             "SELECT id, entry FROM audit WHERE id <= coalesce($1::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
              AND id IS DISTINCT FROM $1::uuid ORDER BY id DESC LIMIT $2",
-            before.map(|id| Uuid::from_bytes(id.to_bytes())),
+            before.map(event_uuid),
             i64::from(limit),
         ));
-        let read = |row| {
-            let row = Cells::new(row, "audit", "id");
-            let entry: AuditEntry = row.json("entry")?;
-            if entry.id == EventId::from_bytes(row.uuid("id")?) { Ok(entry) } else { Err(row.corrupt("entry")) }
-        };
-        rows.await?.iter().map(read).collect()
+        rows.await?.iter().map(read_audit).collect()
     }
 }
 
@@ -89,7 +87,7 @@ impl Intent for ReadScope {
                     self.0.env.as_str().to_owned(),
                 ),
                 statement!(SELECT_PRESENT_DEFINITIONS, product),
-                statement!(SELECT_SIGNING_KEYS, scope_bytes(&self.0)),
+                statement!(SELECT_SIGNING_KEYS, Some(scope_bytes(&self.0))),
             ])
             .await?;
         let Some(product) = products.first() else { return Ok(ScopeRead::NoProduct) };
@@ -116,7 +114,7 @@ impl Intent for ReadProducts {
         let [products, environments, definitions] = tx
             .read([
                 statement!("SELECT tag, name FROM products"),
-                statement!("SELECT product, slug, name, active FROM environments"),
+                statement!(SELECT_ENVIRONMENTS),
                 statement!(SELECT_PRESENT_DEFINITIONS, None::<String>),
             ])
             .await?;
@@ -124,9 +122,7 @@ impl Intent for ReadProducts {
         for row in &products {
             let row = Cells::new(row, "products", "tag");
             let product = Product { tag: row.parsed("tag")?, name: row.json("name")? };
-            let of_product = rows_of(&environments, &product.tag);
-            let mut environments = of_product.map(read_environment).collect::<Result<Vec<_>, _>>()?;
-            environments.sort_by(|a, b| a.slug.cmp(&b.slug));
+            let environments = environments_of(&environments, &product.tag)?;
             let definitions = rows_of(&definitions, &product.tag).map(read_definition).collect::<Result<_, _>>()?;
             records.push(ProductRecord { product, environments, definitions: by_tag(definitions) });
         }
@@ -169,7 +165,7 @@ impl Intent for AddSigningKey {
     async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<bool, Failure> {
         let key = &self.key;
         let version = lock_config(tx).await?;
-        let [rows] = tx.read([statement!(SELECT_SIGNING_KEYS, scope_bytes(&key.scope))]).await?;
+        let [rows] = tx.read([statement!(SELECT_SIGNING_KEYS, Some(scope_bytes(&key.scope)))]).await?;
         let present = rows.iter().map(read_signing_key).collect::<Result<Vec<_>, _>>()?;
         let newest = present
             .iter()
@@ -178,19 +174,7 @@ impl Intent for AddSigningKey {
         if newest.map(|k| &k.kid) != self.newest.as_ref() {
             return Ok(false);
         }
-        let insert = statement!(
-            "INSERT INTO signing_keys (kid, seq, scope, algorithm, public_jwk, wrapped, created_at, signs_from)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING kid",
-            key.kid.as_str().to_owned(),
-            version,
-            scope_bytes(&key.scope),
-            key.algorithm.as_str(),
-            key.public_jwk.clone(),
-            key.wrapped.clone(),
-            key.created_at.millis(),
-            key.signs_from.millis(),
-        );
-        let added = is_found(tx, insert).await?;
+        let added = is_found(tx, insert_signing_key(key, version)).await?;
         if added {
             bump_config(tx);
         }
@@ -252,26 +236,16 @@ impl Intent for SecretChecks {
     type Outcome = Vec<(u8, [u8; 16])>;
 
     async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Self::Outcome, Failure> {
-        tx.write(statement!(
-            "INSERT INTO secret_checks (kid, check_value) SELECT * FROM unnest($1::bigint[], $2::bytea[])
-             ON CONFLICT DO NOTHING",
-            column(&self.0, |(kid, _)| i64::from(*kid)),
-            column(&self.0, |(_, check)| check.to_vec()),
-        ));
-        let [rows] = tx.read([statement!("SELECT kid, check_value FROM secret_checks ORDER BY kid")]).await?;
-        let read = |row| {
-            let row = Cells::new(row, "secret_checks", "kid");
-            Ok((row.int("kid")?, row.array("check_value")?))
-        };
-        rows.iter().map(read).collect()
+        tx.write(insert_secret_checks(&self.0));
+        let [rows] = tx.read([statement!(SELECT_SECRET_CHECKS)]).await?;
+        Ok(rows.iter().map(read_secret_check).collect::<Result<_, _>>()?)
     }
 }
 
 /// Makes configuration changes take turns; the configuration's version.
-async fn lock_config(tx: &mut Transaction<'_>) -> Result<i64, Failure> {
+pub(crate) async fn lock_config(tx: &mut Transaction<'_>) -> Result<i64, Failure> {
     let [rows] = tx.read([statement!("SELECT id, version FROM config FOR UPDATE")]).await?;
-    let missing = || StoreError::Corrupt { table: "config", column: "id", id: "1".into() };
-    Ok(Cells::new(rows.first().ok_or_else(missing)?, "config", "id").int("version")?)
+    Ok(read_config_version(&rows)?)
 }
 
 fn bump_config(tx: &mut Transaction<'_>) {
@@ -294,10 +268,7 @@ async fn has_product(tx: &mut Transaction<'_>, product: &Tag) -> Result<bool, Fa
 
 async fn change(tx: &mut Transaction<'_>, change: &Change, version: i64) -> Result<Changed, Failure> {
     match change {
-        Change::CreateProduct(product) => {
-            let sql = "INSERT INTO products (tag, name, longest_access) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING RETURNING tag";
-            done_or(Changed::Exists, tx, statement!(sql, text(&product.tag), json(&product.name))).await
-        }
+        Change::CreateProduct(product) => done_or(Changed::Exists, tx, insert_product(product, Seconds(0))).await,
         Change::UpdateProduct(product) => {
             let sql = "UPDATE products SET name = $2 WHERE tag = $1 RETURNING tag";
             done_or(Changed::NoProduct, tx, statement!(sql, text(&product.tag), json(&product.name))).await
@@ -307,9 +278,7 @@ async fn change(tx: &mut Transaction<'_>, change: &Change, version: i64) -> Resu
             if !has_product(tx, product).await? {
                 return Ok(Changed::NoProduct);
             }
-            let sql = "INSERT INTO environments (product, slug, name, active) VALUES ($1, $2, $3, $4)
-                       ON CONFLICT DO NOTHING RETURNING slug";
-            done_or(Changed::Exists, tx, environment_row(sql, product, environment)).await
+            done_or(Changed::Exists, tx, insert_environment(product, environment)).await
         }
         Change::UpdateEnvironment(product, environment) => {
             if !has_product(tx, product).await? {
@@ -324,25 +293,70 @@ async fn change(tx: &mut Transaction<'_>, change: &Change, version: i64) -> Resu
             update_definition(tx, product, *version, definition).await
         }
         Change::DeleteDefinition { product, tag, now } => delete_definition(tx, product, tag, *now).await,
-        Change::CreateApiKey(key) => {
-            let insert = statement!(
-                "INSERT INTO api_keys (id, seq, name, hash, permissions, created_at, revoked_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING id",
-                key.id.clone().into_bytes(),
-                version,
-                json(&key.name),
-                key.hash.to_vec(),
-                json(&key.permissions),
-                key.created_at.millis(),
-                key.revoked_at.map(Timestamp::millis),
-            );
-            done_or(Changed::Exists, tx, insert).await
-        }
+        Change::CreateApiKey(key) => done_or(Changed::Exists, tx, insert_api_key(key, version)).await,
         Change::RevokeApiKey { id, at } => {
             let sql = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 RETURNING id";
             done_or(Changed::Missing, tx, statement!(sql, id.clone().into_bytes(), at.millis())).await
         }
     }
+}
+
+/// Adds a product unless it is there; a row if it was added.
+pub(crate) fn insert_product(product: &Product, longest_access: Seconds) -> Statement {
+    statement!(
+        "INSERT INTO products (tag, name, longest_access) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING tag",
+        text(&product.tag),
+        json(&product.name),
+        longest_access.0.cast_signed(),
+    )
+}
+
+/// Adds an environment unless it is there; a row if it was added.
+pub(crate) fn insert_environment(product: &Tag, environment: &Environment) -> Statement {
+    let sql = "INSERT INTO environments (product, slug, name, active) VALUES ($1, $2, $3, $4)
+               ON CONFLICT DO NOTHING RETURNING slug";
+    environment_row(sql, product, environment)
+}
+
+/// Adds a signing key unless it is there; a row if it was added. Keys are in the order of `seq`.
+pub(crate) fn insert_signing_key(key: &SigningKey, seq: i64) -> Statement {
+    statement!(
+        "INSERT INTO signing_keys (kid, seq, scope, algorithm, public_jwk, wrapped, created_at, signs_from)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING kid",
+        key.kid.as_str().to_owned(),
+        seq,
+        scope_bytes(&key.scope),
+        key.algorithm.as_str(),
+        key.public_jwk.clone(),
+        key.wrapped.clone(),
+        key.created_at.millis(),
+        key.signs_from.millis(),
+    )
+}
+
+/// Adds an API key unless it is there; a row if it was added. Keys are in the order of `seq`.
+pub(crate) fn insert_api_key(key: &ApiKey, seq: i64) -> Statement {
+    statement!(
+        "INSERT INTO api_keys (id, seq, name, hash, permissions, created_at, revoked_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING id",
+        key.id.clone().into_bytes(),
+        seq,
+        json(&key.name),
+        key.hash.to_vec(),
+        json(&key.permissions),
+        key.created_at.millis(),
+        key.revoked_at.map(Timestamp::millis),
+    )
+}
+
+/// Adds check values of master secrets, but for those that are there.
+pub(crate) fn insert_secret_checks(checks: &[(u8, [u8; 16])]) -> Statement {
+    statement!(
+        "INSERT INTO secret_checks (kid, check_value) SELECT * FROM unnest($1::bigint[], $2::bytea[])
+         ON CONFLICT DO NOTHING",
+        column(checks, |(kid, _)| i64::from(*kid)),
+        column(checks, |(_, check)| check.to_vec()),
+    )
 }
 
 fn environment_row(sql: &'static str, product: &Tag, environment: &Environment) -> Statement {
@@ -433,32 +447,41 @@ async fn delete_definition(
     if active > 0 {
         return Ok(Changed::InUse(active));
     }
-    let sql = "UPDATE definitions SET current = NULL WHERE product = $1 AND tag = $2";
-    tx.write(statement!(sql, text(product), text(tag)));
+    tx.write(set_present_version(product, tag, None));
     Ok(Changed::Done)
 }
 
 fn write_definition(tx: &mut Transaction<'_>, product: &Tag, version: u32, definition: &Definition) -> Changed {
-    tx.write(statement!(
-        "INSERT INTO definitions (product, tag, current) VALUES ($1, $2, $3)
-         ON CONFLICT (product, tag) DO UPDATE SET current = excluded.current",
-        text(product),
-        text(&definition.tag),
-        i64::from(version),
-    ));
+    tx.write(set_present_version(product, &definition.tag, Some(version)));
     tx.write(statement!(
         "UPDATE products SET longest_access = greatest(longest_access, $2) WHERE tag = $1",
         text(product),
         definition.access_token.lifetime.seconds().0.cast_signed(),
     ));
-    tx.write(statement!(
+    tx.write(insert_version(product, version, definition));
+    Changed::Done
+}
+
+/// Says which version of a definition holds, of a definition that may be new.
+pub(crate) fn set_present_version(product: &Tag, tag: &Tag, version: Option<u32>) -> Statement {
+    statement!(
+        "INSERT INTO definitions (product, tag, current) VALUES ($1, $2, $3)
+         ON CONFLICT (product, tag) DO UPDATE SET current = excluded.current",
+        text(product),
+        text(tag),
+        version.map(i64::from),
+    )
+}
+
+/// Adds a version to a definition that is there.
+pub(crate) fn insert_version(product: &Tag, version: u32, definition: &Definition) -> Statement {
+    statement!(
         "INSERT INTO definition_versions (product, tag, version, definition) VALUES ($1, $2, $3, $4)",
         text(product),
         text(&definition.tag),
         i64::from(version),
         json(definition),
-    ));
-    Changed::Done
+    )
 }
 
 async fn present_version(tx: &mut Transaction<'_>, product: &Tag, tag: &Tag) -> Result<Option<u32>, Failure> {
@@ -520,8 +543,15 @@ fn text(tag: &Tag) -> String {
     tag.as_str().to_owned()
 }
 
-fn rows_of<'r>(rows: &'r [Row], product: &Tag) -> impl Iterator<Item = &'r Row> {
+pub(crate) fn rows_of<'r>(rows: &'r [Row], product: &Tag) -> impl Iterator<Item = &'r Row> {
     rows.iter().filter(move |row| row.try_get("product").is_ok_and(|p: &str| p == product.as_str()))
+}
+
+/// By slug.
+pub(crate) fn environments_of(rows: &[Row], product: &Tag) -> Result<Vec<Environment>, StoreError> {
+    let mut environments: Vec<_> = rows_of(rows, product).map(read_environment).collect::<Result<_, _>>()?;
+    environments.sort_by(|a, b| a.slug.cmp(&b.slug));
+    Ok(environments)
 }
 
 fn by_tag(mut definitions: Vec<(u32, Definition)>) -> Vec<(u32, Definition)> {
@@ -534,7 +564,7 @@ fn read_environment(row: &Row) -> Result<Environment, StoreError> {
     Ok(Environment { slug: row.parsed("slug")?, name: row.json("name")?, active: row.flag("active")? })
 }
 
-fn read_definition(row: &Row) -> Result<(u32, Definition), StoreError> {
+pub(crate) fn read_definition(row: &Row) -> Result<(u32, Definition), StoreError> {
     let row = Cells::new(row, "definition_versions", "tag");
     let tag: Tag = row.parsed("tag")?;
     match Definition::from_json(&row.json::<serde_json::Value>("definition")?) {
@@ -543,7 +573,7 @@ fn read_definition(row: &Row) -> Result<(u32, Definition), StoreError> {
     }
 }
 
-fn read_signing_key(row: &Row) -> Result<SigningKey, StoreError> {
+pub(crate) fn read_signing_key(row: &Row) -> Result<SigningKey, StoreError> {
     let row = Cells::new(row, "signing_keys", "kid");
     Ok(SigningKey {
         kid: row.parsed("kid")?,
@@ -556,7 +586,7 @@ fn read_signing_key(row: &Row) -> Result<SigningKey, StoreError> {
     })
 }
 
-fn read_api_key(row: &Row) -> Result<ApiKey, StoreError> {
+pub(crate) fn read_api_key(row: &Row) -> Result<ApiKey, StoreError> {
     let row = Cells::new(row, "api_keys", "id");
     Ok(ApiKey {
         id: row.parsed_bytes("id")?,
@@ -566,4 +596,21 @@ fn read_api_key(row: &Row) -> Result<ApiKey, StoreError> {
         created_at: row.time("created_at")?,
         revoked_at: row.time_opt("revoked_at")?,
     })
+}
+
+pub(crate) fn read_secret_check(row: &Row) -> Result<(u8, [u8; 16]), StoreError> {
+    let row = Cells::new(row, "secret_checks", "kid");
+    Ok((row.int("kid")?, row.array("check_value")?))
+}
+
+pub(crate) fn read_audit(row: &Row) -> Result<AuditEntry, StoreError> {
+    let row = Cells::new(row, "audit", "id");
+    let entry: AuditEntry = row.json("entry")?;
+    if entry.id == EventId::from_bytes(row.uuid("id")?) { Ok(entry) } else { Err(row.corrupt("entry")) }
+}
+
+/// Of the only row of `config`.
+pub(crate) fn read_config_version<T: TryFrom<i64>>(rows: &[Row]) -> Result<T, StoreError> {
+    let missing = || StoreError::Corrupt { table: "config", column: "id", id: "1".into() };
+    Cells::new(rows.first().ok_or_else(missing)?, "config", "id").int("version")
 }

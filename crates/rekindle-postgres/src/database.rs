@@ -23,8 +23,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// A statement with its parameters.
 pub(crate) struct Statement {
     pub(crate) sql: &'static str,
-    pub(crate) params: Vec<Box<dyn ToSql + Sync + Send>>,
+    pub(crate) params: Vec<Param>,
 }
+
+/// A parameter of a [`Statement`].
+pub(crate) type Param = Box<dyn ToSql + Sync + Send>;
 
 /// Makes a [`Statement`] of its text and its parameters.
 macro_rules! statement {

@@ -5,11 +5,13 @@ use rekindle::clock::Timestamp;
 use rekindle::session::{EndReason, Ended, Session, SessionId};
 use rekindle::store::*;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use crate::database::{Failure, Statement, statement};
 use crate::row::{Cells, scope_bytes};
 use crate::sessions::{lock_user, read_sessions, session_columns, uuid};
-use crate::transaction::{Intent, Transaction, column, json};
+use crate::transaction::{Intent, Transaction, column};
+use crate::users::write_bans;
 
 /// How many sessions one step of an unbounded walk looks at.
 const WALK: u32 = 20_000;
@@ -26,6 +28,7 @@ macro_rules! id_after {
         )
     };
 }
+pub(crate) use id_after;
 
 /// The condition that an id does not lie after the one in a parameter, or that there is none.
 macro_rules! id_up_to {
@@ -151,15 +154,7 @@ impl Intent for BanUser {
     async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<EndedMany, Failure> {
         let user_id = self.end.user_id.as_ref().expect("a ban names its user");
         tx.write(lock_user(&self.end.scope, user_id, true));
-        tx.write(statement!(
-            "INSERT INTO bans (scope, user_id, at, until, reason) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (scope, user_id) DO UPDATE SET at = excluded.at, until = excluded.until, reason = excluded.reason",
-            scope_bytes(&self.end.scope),
-            user_id.as_str().as_bytes().to_vec(),
-            self.ban.at.millis(),
-            self.ban.until.map(Timestamp::millis),
-            self.ban.reason.as_ref().map(json),
-        ));
+        tx.write(write_bans(&[(&self.end.scope, user_id, &self.ban)]));
         if self.end.after.is_none() {
             tx.journal(&self.end.scope, self.event.clone());
         }
@@ -182,7 +177,7 @@ impl Intent for EraseUser {
             .read([lock_user(&self.scope, &self.user_id, true), statement!(sql, scope.clone(), user_id.clone())])
             .await?;
         let all = read_sessions(&rows)?;
-        let ids = column(&all, |s| s.id);
+        let ids = column(&all, |s| uuid(s.id));
         let concerned: Vec<_> = all.into_iter().filter(|s| self.ending.concerns(s)).collect();
         let mut done = EndedMany::default();
         for session in &concerned {
@@ -196,8 +191,7 @@ impl Intent for EraseUser {
             tx.notify(&self.scope, &self.ending.event_for(session, done.ended.len() as u32, self.ending.reason));
             done.ended.push(EndedSession::of(session, self.ending.at, self.ending.reason));
         }
-        let all = column(&ids, |id| uuid(*id));
-        tx.write(statement!("DELETE FROM idempotency WHERE session_id = ANY ($1::uuid[])", all));
+        remove_idempotency(tx, &ids);
         remove(tx, &ids);
         tx.write(statement!("DELETE FROM bans WHERE scope = $1 AND user_id = $2", scope, user_id));
         tx.audit(&self.audit);
@@ -252,7 +246,7 @@ impl Intent for Sweep {
                 }
             }
             if removes {
-                removed.push(session.id);
+                removed.push(uuid(session.id));
             }
         }
         note_ends(tx, &ends);
@@ -267,12 +261,25 @@ impl Intent for Sweep {
 }
 
 /// Removes sessions that the transaction has locked, with their events.
-fn remove(tx: &mut Transaction<'_>, ids: &[SessionId]) {
+fn remove(tx: &mut Transaction<'_>, ids: &[Uuid]) {
     if !ids.is_empty() {
-        let ids = column(ids, |id| uuid(*id));
-        tx.write(statement!("DELETE FROM events WHERE session_id = ANY ($1::uuid[])", ids.clone()));
-        tx.write(statement!("DELETE FROM sessions WHERE id = ANY ($1::uuid[])", ids));
+        remove_events(tx, ids);
+        remove_rows(tx, ids);
     }
+}
+
+pub(crate) fn remove_events(tx: &mut Transaction<'_>, ids: &[Uuid]) {
+    tx.write(statement!("DELETE FROM events WHERE session_id = ANY ($1::uuid[])", ids.to_vec()));
+}
+
+/// Removes sessions but for their events.
+pub(crate) fn remove_rows(tx: &mut Transaction<'_>, ids: &[Uuid]) {
+    tx.write(statement!("DELETE FROM sessions WHERE id = ANY ($1::uuid[])", ids.to_vec()));
+}
+
+/// Removes the idempotency keys that lead to sessions.
+pub(crate) fn remove_idempotency(tx: &mut Transaction<'_>, ids: &[Uuid]) {
+    tx.write(statement!("DELETE FROM idempotency WHERE session_id = ANY ($1::uuid[])", ids.to_vec()));
 }
 
 fn lock_sessions(ids: &[SessionId]) -> Statement {

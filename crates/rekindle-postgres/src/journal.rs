@@ -14,15 +14,35 @@ use uuid::Uuid;
 use crate::database::{Database, Failure, statement};
 use crate::row::{Cells, scope_bytes};
 use crate::sessions::uuid;
-use crate::transaction::{Intent, Rest, Transaction};
+use crate::transaction::{Intent, Rest, Transaction, event_uuid};
+
+/// The columns of `events` that [`read_event`] reads.
+macro_rules! event_columns {
+    () => {
+        "session_id, id, at, kind, outcome, generation, rest"
+    };
+}
+pub(crate) use event_columns;
+
+/// The columns of `revocations` that [`read_revocation`] reads.
+macro_rules! revocation_columns {
+    () => {
+        "seq, scope, session_id, below_generation, reason, session_expires_at, at, expires_at"
+    };
+}
+pub(crate) use revocation_columns;
 
 impl Database {
     pub(crate) async fn events(&self, query: EventQuery) -> StoreResult<Vec<Event>> {
         let rows = self.rows(statement!(
-            "SELECT session_id, id, at, kind, outcome, generation, rest FROM events WHERE session_id = $1
-             AND id <= coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND id IS DISTINCT FROM $2::uuid
-             AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR outcome = $4)
-             AND ($5::bigint IS NULL OR at >= $5) AND ($6::bigint IS NULL OR at < $6) ORDER BY id DESC LIMIT $7",
+            concat!(
+                "SELECT ",
+                event_columns!(),
+                " FROM events WHERE session_id = $1
+                  AND id <= coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND id IS DISTINCT FROM $2::uuid
+                  AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR outcome = $4)
+                  AND ($5::bigint IS NULL OR at >= $5) AND ($6::bigint IS NULL OR at < $6) ORDER BY id DESC LIMIT $7"
+            ),
             uuid(query.session_id),
             query.before.map(event_uuid),
             query.kind.map(|k| k.as_str()),
@@ -42,8 +62,12 @@ impl Database {
         limit: u32,
     ) -> StoreResult<Vec<Revocation>> {
         let rows = self.rows(statement!(
-            "SELECT seq, scope, session_id, below_generation, reason, session_expires_at, at, expires_at FROM revocations
-             WHERE seq > $1 AND expires_at > $2 AND ($3::bytea IS NULL OR scope = $3) ORDER BY seq LIMIT $4",
+            concat!(
+                "SELECT ",
+                revocation_columns!(),
+                " FROM revocations WHERE seq > $1 AND expires_at > $2 AND ($3::bytea IS NULL OR scope = $3)
+                  ORDER BY seq LIMIT $4"
+            ),
             i64::try_from(after).unwrap_or(i64::MAX),
             now.millis(),
             scope.map(scope_bytes),
@@ -101,19 +125,14 @@ impl Intent for Take {
     async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Vec<Notification>, Failure> {
         // What another taker has locked is its own; and of that session, this one takes no other.
         let sql =
-            "SELECT id, scope, attempts, event FROM outbox AS o WHERE due <= $1 AND (session_id IS NULL OR NOT EXISTS
+            "SELECT id, scope, due, attempts, event FROM outbox AS o WHERE due <= $1 AND (session_id IS NULL OR NOT EXISTS
                        (SELECT 1 FROM outbox AS p WHERE p.session_id = o.session_id AND p.id < o.id))
                    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED";
         let [rows] = tx.read([statement!(sql, self.now.millis(), i64::from(self.limit))]).await?;
         let mut taken = Vec::with_capacity(rows.len());
         for row in &rows {
-            let row = Cells::new(row, "outbox", "id");
-            let event: Event = row.json("event")?;
-            if event.id != EventId::from_bytes(row.uuid("id")?) {
-                return Err(row.corrupt("event").into());
-            }
-            let attempts = row.int::<u32>("attempts")?.saturating_add(1);
-            taken.push(Notification { scope: row.scope("scope")?, event, attempts });
+            let notification = read_queued(row)?.notification;
+            taken.push(Notification { attempts: notification.attempts.saturating_add(1), ..notification });
         }
         if !taken.is_empty() {
             tx.write(statement!(
@@ -126,11 +145,17 @@ impl Intent for Take {
     }
 }
 
-fn event_uuid(id: EventId) -> Uuid {
-    Uuid::from_bytes(id.to_bytes())
+pub(crate) fn read_queued(row: &Row) -> Result<Queued, StoreError> {
+    let row = Cells::new(row, "outbox", "id");
+    let event: Event = row.json("event")?;
+    if event.id != EventId::from_bytes(row.uuid("id")?) {
+        return Err(row.corrupt("event"));
+    }
+    let notification = Notification { scope: row.scope("scope")?, event, attempts: row.int("attempts")? };
+    Ok(Queued { notification, due: row.time("due")? })
 }
 
-fn read_event(row: &Row) -> Result<Event, StoreError> {
+pub(crate) fn read_event(row: &Row) -> Result<Event, StoreError> {
     let row = Cells::new(row, "events", "id");
     let rest: Rest<'static> = row.json("rest")?;
     Ok(Event {
@@ -152,7 +177,7 @@ fn read_event(row: &Row) -> Result<Event, StoreError> {
     })
 }
 
-fn read_revocation(row: &Row) -> Result<Revocation, StoreError> {
+pub(crate) fn read_revocation(row: &Row) -> Result<Revocation, StoreError> {
     let row = Cells::new(row, "revocations", "seq");
     let what = match row.int_opt("below_generation")? {
         Some(generation) => Revoked::Below(generation),

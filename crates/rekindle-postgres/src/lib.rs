@@ -19,7 +19,7 @@
 //! Start with [`PostgresStore::open`]; the contract is [`rekindle::store::Store`]'s. In here: `config` parses the URL, `schema`
 //! migrates, `checks` looks at the server's settings, `database` carries out work on pooled connections, `transaction` is what
 //! an intent sees of it, `row` reads rows; the intents are in `sessions`, `gather` (refreshes), `ends`, `users`, `journal` and
-//! `configuration`.
+//! `configuration`; `transfer` takes everything out and puts it in.
 
 mod checks;
 mod config;
@@ -32,6 +32,7 @@ mod row;
 mod schema;
 mod sessions;
 mod transaction;
+mod transfer;
 mod users;
 
 use async_trait::async_trait;

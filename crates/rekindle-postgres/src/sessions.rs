@@ -273,16 +273,9 @@ impl Intent for Start {
                 i.key.to_vec(),
                 now.millis(),
             ));
-            tx.write(statement!(
-                "INSERT INTO idempotency (scope, key, request, session_id, expires_at) VALUES ($1, $2, $3, $4, $5)",
-                scope,
-                i.key.to_vec(),
-                i.request.to_vec(),
-                uuid(session.id),
-                i.expires_at.millis(),
-            ));
+            tx.write(insert_idempotency(&[(scope, *i, session.id)]));
         }
-        tx.write(insert_session(session));
+        tx.write(insert_sessions(&[session]));
         tx.journal(&session.scope, event.clone());
         Ok(Started::Created(ended))
     }
@@ -404,34 +397,51 @@ fn save(session: &Session) -> Statement {
     )
 }
 
-fn insert_session(session: &Session) -> Statement {
+pub(crate) fn insert_sessions(sessions: &[&Session]) -> Statement {
     statement!(
         concat!(
             "INSERT INTO sessions (",
             session_columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+            ") SELECT * FROM unnest(
+                 $1::uuid[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::boolean[], $7::bigint[], $8::bigint[],
+                 $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::bytea[], $15::text[],
+                 $16::bigint[], $17::bytea[], $18::uuid[], $19::text[], $20::text[], $21::text[], $22::text[]
+             )"
         ),
-        uuid(session.id),
-        i64::from(session.position.generation),
-        session.position.commitment.to_bytes().to_vec(),
-        i64::from(session.position.issued_at),
-        i64::from(session.position.kid),
-        session.confirmed,
-        i64::from(session.min_generation),
-        session.idle_expires_at.millis(),
-        session.expires_at.millis(),
-        session.created_at.millis(),
-        session.ended.map(|e| e.at.millis()),
-        session.ended.map(|e| e.reason.as_str()),
-        session.version.cast_signed(),
-        scope_bytes(&session.scope),
-        session.tag.as_str().to_owned(),
-        i64::from(session.definition_version),
-        session.user_id.as_str().as_bytes().to_vec(),
-        session.previous_session_id.map(uuid),
-        json(&session.auth),
-        json(&session.client),
-        session.claims.as_str().to_owned(),
-        session.data.as_str().to_owned(),
+        column(sessions, |s| uuid(s.id)),
+        column(sessions, |s| i64::from(s.position.generation)),
+        column(sessions, |s| s.position.commitment.to_bytes().to_vec()),
+        column(sessions, |s| i64::from(s.position.issued_at)),
+        column(sessions, |s| i64::from(s.position.kid)),
+        column(sessions, |s| s.confirmed),
+        column(sessions, |s| i64::from(s.min_generation)),
+        column(sessions, |s| s.idle_expires_at.millis()),
+        column(sessions, |s| s.expires_at.millis()),
+        column(sessions, |s| s.created_at.millis()),
+        column(sessions, |s| s.ended.map(|e| e.at.millis())),
+        column(sessions, |s| s.ended.map(|e| e.reason.as_str())),
+        column(sessions, |s| s.version.cast_signed()),
+        column(sessions, |s| scope_bytes(&s.scope)),
+        column(sessions, |s| s.tag.as_str().to_owned()),
+        column(sessions, |s| i64::from(s.definition_version)),
+        column(sessions, |s| s.user_id.as_str().as_bytes().to_vec()),
+        column(sessions, |s| s.previous_session_id.map(uuid)),
+        column(sessions, |s| json(&s.auth)),
+        column(sessions, |s| json(&s.client)),
+        column(sessions, |s| s.claims.as_str().to_owned()),
+        column(sessions, |s| s.data.as_str().to_owned()),
+    )
+}
+
+/// Writes idempotency keys, each in its scope and with its session, none of which may be there.
+pub(crate) fn insert_idempotency(known: &[(Vec<u8>, Idempotency, SessionId)]) -> Statement {
+    statement!(
+        "INSERT INTO idempotency (scope, key, request, session_id, expires_at)
+         SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::uuid[], $5::bigint[])",
+        column(known, |(scope, ..)| scope.clone()),
+        column(known, |(_, i, _)| i.key.to_vec()),
+        column(known, |(_, i, _)| i.request.to_vec()),
+        column(known, |(.., session)| uuid(*session)),
+        column(known, |(_, i, _)| i.expires_at.millis()),
     )
 }

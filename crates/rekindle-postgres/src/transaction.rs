@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rekindle::clock::Timestamp;
-use rekindle::journal::{Counterpart, Event};
+use rekindle::journal::{Counterpart, Event, EventId};
 use rekindle::rotation::TheftKind;
 use rekindle::session::{Client, EndReason, Scope, SessionId, UserId};
-use rekindle::store::{AuditEntry, Revoked};
+use rekindle::store::{AuditEntry, Notification, Queued, Revocation, Revoked};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::database::{Connection, Failure, Statement, Work, statement};
+use crate::database::{Connection, Failure, Param, Statement, Work, statement};
 use crate::row::scope_bytes;
 
 /// What is carried out in one transaction.
@@ -67,16 +67,9 @@ pub(crate) struct Transaction<'c> {
     connection: &'c Connection,
     waiting: Vec<Statement>,
     events: Vec<Event>,
-    outbox: Vec<(Vec<u8>, Event)>,
-    revocations: Vec<NewRevocation>,
-}
-
-struct NewRevocation {
-    scope: Vec<u8>,
-    session_id: SessionId,
-    what: Revoked,
-    at: Timestamp,
-    expires_at: Timestamp,
+    outbox: Vec<Queued>,
+    /// Numbered at the end.
+    revocations: Vec<Revocation>,
 }
 
 impl<'c> Transaction<'c> {
@@ -110,7 +103,8 @@ impl<'c> Transaction<'c> {
     /// Writes an event into the outbox, if it wishes so.
     pub(crate) fn notify(&mut self, scope: &Scope, event: &Event) {
         if event.notify {
-            self.outbox.push((scope_bytes(scope), event.clone()));
+            let notification = Notification { scope: scope.clone(), event: event.clone(), attempts: 0 };
+            self.outbox.push(Queued { notification, due: event.at });
         }
     }
 
@@ -123,26 +117,21 @@ impl<'c> Transaction<'c> {
         at: Timestamp,
         expires_at: Timestamp,
     ) {
-        self.revocations.push(NewRevocation { scope: scope_bytes(scope), session_id, what, at, expires_at });
+        self.revocations.push(Revocation { seq: 0, scope: scope.clone(), session_id, what, at, expires_at });
     }
 
     /// Writes an entry of the audit log.
     pub(crate) fn audit(&mut self, entry: &AuditEntry) {
-        self.write(statement!(
-            // A repeated entry is the same entry.
-            "INSERT INTO audit (id, entry) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-            Uuid::from_bytes(entry.id.to_bytes()),
-            json(entry),
-        ));
+        self.write(insert_audit(&[entry]));
     }
 
     async fn commit(mut self) -> Result<(), Failure> {
         let (events, outbox, revocations) = (&self.events, &self.outbox, &self.revocations);
         let written = [
-            (!events.is_empty()).then(|| insert_events(events)),
-            (!outbox.is_empty()).then(|| insert_notifications(outbox)),
+            (!events.is_empty()).then(|| insert_events(&column(events, |event| event))),
+            (!outbox.is_empty()).then(|| insert_notifications(&column(outbox, |queued| queued))),
             // Last: everybody else who writes to the feed waits from here to the end.
-            (!revocations.is_empty()).then(|| insert_revocations(revocations)),
+            (!revocations.is_empty()).then(|| append_revocations(revocations)),
         ];
         self.waiting.extend(written.into_iter().flatten());
         self.waiting.push(statement!("COMMIT"));
@@ -195,23 +184,28 @@ impl<'a> Rest<'a> {
 }
 
 /// One value of each item, as an array parameter.
-pub(crate) fn column<T, U>(items: &[T], of: impl Fn(&T) -> U) -> Vec<U> {
+pub(crate) fn column<'t, T, U>(items: &'t [T], of: impl Fn(&'t T) -> U) -> Vec<U> {
     items.iter().map(of).collect()
 }
 
+pub(crate) fn event_uuid(id: EventId) -> Uuid {
+    Uuid::from_bytes(id.to_bytes())
+}
+
 /// An event's session; only events that have one are written to the journal.
-pub(crate) fn session_uuid(event: &Event) -> Option<Uuid> {
+fn session_uuid(event: &Event) -> Option<Uuid> {
     event.session_id.map(|id| Uuid::from_bytes(id.to_bytes()))
 }
 
-fn insert_events(events: &[Event]) -> Statement {
+/// Writes events of sessions into the journal.
+pub(crate) fn insert_events(events: &[&Event]) -> Statement {
     statement!(
         // A repeated event is the same event.
         "INSERT INTO events (session_id, id, at, kind, outcome, generation, rest)
          SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[])
          ON CONFLICT DO NOTHING",
-        column(events, session_uuid),
-        column(events, |e| Uuid::from_bytes(e.id.to_bytes())),
+        column(events, |e| session_uuid(e)),
+        column(events, |e| event_uuid(e.id)),
         column(events, |e| e.at.millis()),
         column(events, |e| e.kind.as_str()),
         column(events, |e| e.outcome.map(|o| o.as_str())),
@@ -220,47 +214,78 @@ fn insert_events(events: &[Event]) -> Statement {
     )
 }
 
-fn insert_notifications(outbox: &[(Vec<u8>, Event)]) -> Statement {
+/// Writes notifications into the outbox, unless they are there.
+pub(crate) fn insert_notifications(outbox: &[&Queued]) -> Statement {
     statement!(
         "INSERT INTO outbox (id, scope, session_id, due, attempts, event)
-         SELECT id, scope, session_id, due, 0, event
-         FROM unnest($1::uuid[], $2::bytea[], $3::uuid[], $4::bigint[], $5::text[]) AS v (id, scope, session_id, due, event)
+         SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::uuid[], $4::bigint[], $5::bigint[], $6::text[])
          ON CONFLICT DO NOTHING",
-        column(outbox, |(_, e)| Uuid::from_bytes(e.id.to_bytes())),
-        column(outbox, |(scope, _)| scope.clone()),
-        column(outbox, |(_, e)| session_uuid(e)),
-        column(outbox, |(_, e)| e.at.millis()),
-        column(outbox, |(_, e)| json(e)),
+        column(outbox, |q| event_uuid(q.notification.event.id)),
+        column(outbox, |q| scope_bytes(&q.notification.scope)),
+        column(outbox, |q| session_uuid(&q.notification.event)),
+        column(outbox, |q| q.due.millis()),
+        column(outbox, |q| i64::from(q.notification.attempts)),
+        column(outbox, |q| json(&q.notification.event)),
     )
 }
 
-fn insert_revocations(revocations: &[NewRevocation]) -> Statement {
+/// Writes entries into the audit log, unless they are there.
+pub(crate) fn insert_audit(entries: &[&AuditEntry]) -> Statement {
+    statement!(
+        // A repeated entry is the same entry.
+        "INSERT INTO audit (id, entry) SELECT * FROM unnest($1::uuid[], $2::text[]) ON CONFLICT DO NOTHING",
+        column(entries, |e| event_uuid(e.id)),
+        column(entries, |e| json(e)),
+    )
+}
+
+/// Writes entries of the feed with the next numbers.
+fn append_revocations(revocations: &[Revocation]) -> Statement {
     // Of one intent, all have the same moment; the numbers are those of `Revocation::next_seq`.
     let least = revocations[0].at.millis().max(0).saturating_mul(1000);
-    statement!(
-        "WITH last AS (UPDATE feed SET last_seq = greatest(last_seq, $1::bigint - 1) + $2::bigint RETURNING last_seq)
-         INSERT INTO revocations
-             (seq, scope, session_id, below_generation, reason, session_expires_at, at, expires_at)
-         SELECT last.last_seq - $2::bigint + n, scope, session_id, below_generation, reason, session_expires_at, at, expires_at
-         FROM last, unnest($3::bytea[], $4::uuid[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[])
-             WITH ORDINALITY AS v (scope, session_id, below_generation, reason, session_expires_at, at, expires_at, n)",
-        least,
-        revocations.len() as i64,
-        column(revocations, |r| r.scope.clone()),
-        column(revocations, |r| Uuid::from_bytes(r.session_id.to_bytes())),
-        column(revocations, |r| match r.what {
+    let mut params = revocation_params(&column(revocations, |r| r));
+    params.extend([Box::new(least) as Param, Box::new(revocations.len() as i64)]);
+    let sql = "WITH last AS (UPDATE feed SET last_seq = greatest(last_seq, $8::bigint - 1) + $9::bigint RETURNING last_seq)
+               INSERT INTO revocations
+                   (seq, scope, session_id, below_generation, reason, session_expires_at, at, expires_at)
+               SELECT last.last_seq - $9::bigint + n, scope, session_id, below_generation, reason, session_expires_at, at,
+                   expires_at
+               FROM last, unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+                   WITH ORDINALITY AS v (scope, session_id, below_generation, reason, session_expires_at, at, expires_at, n)";
+    Statement { sql, params }
+}
+
+/// Writes entries of the feed that have their numbers, none of which may be there; the next one gets a greater number.
+pub(crate) fn insert_revocations(tx: &mut Transaction<'_>, revocations: &[&Revocation]) {
+    let seqs = column(revocations, |r| r.seq.cast_signed());
+    tx.write(statement!("UPDATE feed SET last_seq = greatest(last_seq, $1)", seqs.iter().max().copied()));
+    let mut params = revocation_params(revocations);
+    params.push(Box::new(seqs));
+    let sql = "INSERT INTO revocations
+                   (scope, session_id, below_generation, reason, session_expires_at, at, expires_at, seq)
+               SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[],
+                   $7::bigint[], $8::bigint[])";
+    tx.write(Statement { sql, params });
+}
+
+/// All of them but their numbers.
+fn revocation_params(revocations: &[&Revocation]) -> Vec<Param> {
+    vec![
+        Box::new(column(revocations, |r| scope_bytes(&r.scope))),
+        Box::new(column(revocations, |r| Uuid::from_bytes(r.session_id.to_bytes()))),
+        Box::new(column(revocations, |r| match r.what {
             Revoked::Below(generation) => Some(i64::from(generation)),
             Revoked::Ended { .. } => None,
-        }),
-        column(revocations, |r| match r.what {
+        })),
+        Box::new(column(revocations, |r| match r.what {
             Revoked::Ended { reason, .. } => Some(reason.as_str()),
             Revoked::Below(_) => None,
-        }),
-        column(revocations, |r| match r.what {
+        })),
+        Box::new(column(revocations, |r| match r.what {
             Revoked::Ended { expires_at, .. } => Some(expires_at.millis()),
             Revoked::Below(_) => None,
-        }),
-        column(revocations, |r| r.at.millis()),
-        column(revocations, |r| r.expires_at.millis()),
-    )
+        })),
+        Box::new(column(revocations, |r| r.at.millis())),
+        Box::new(column(revocations, |r| r.expires_at.millis())),
+    ]
 }

@@ -8,10 +8,10 @@ use rekindle::session::{Scope, UserId};
 use rekindle::store::*;
 use tokio_postgres::Row;
 
-use crate::database::{Database, Failure, statement};
+use crate::database::{Database, Failure, Statement, statement};
 use crate::row::{Cells, scope_bytes};
 use crate::sessions::active;
-use crate::transaction::{BEGIN_SNAPSHOT, Intent, Transaction, Transactional};
+use crate::transaction::{BEGIN_SNAPSHOT, Intent, Transaction, Transactional, column, json};
 
 impl Database {
     pub(crate) async fn user(
@@ -127,6 +127,20 @@ impl Intent for LiftBan {
         let [lifted] = tx.read([params]).await?;
         Ok(!lifted.is_empty())
     }
+}
+
+/// Writes bans, each with its scope and its user, over those that are there.
+pub(crate) fn write_bans(bans: &[(&Scope, &UserId, &Ban)]) -> Statement {
+    statement!(
+        "INSERT INTO bans (scope, user_id, at, until, reason)
+         SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::text[])
+         ON CONFLICT (scope, user_id) DO UPDATE SET at = excluded.at, until = excluded.until, reason = excluded.reason",
+        column(bans, |(scope, ..)| scope_bytes(scope)),
+        column(bans, |(_, user_id, _)| user_id.as_str().as_bytes().to_vec()),
+        column(bans, |(.., ban)| ban.at.millis()),
+        column(bans, |(.., ban)| ban.until.map(Timestamp::millis)),
+        column(bans, |(.., ban)| ban.reason.as_ref().map(json)),
+    )
 }
 
 pub(crate) fn read_ban(row: &Row) -> Result<Ban, StoreError> {

@@ -13,8 +13,9 @@ use crate::db::{Cells, Db, Failure, ScopeId, Table};
 const PRODUCTS: Table = Table { name: "products", columns: &["tag", "name"], id: 0 };
 const LONGEST_ACCESS: Table = Table { name: "products", columns: &["tag", "longest_access"], id: 0 };
 const ENVIRONMENTS: Table = Table { name: "environments", columns: &["slug", "name", "active"], id: 0 };
-const DEFINITIONS: Table = Table { name: "definitions", columns: &["tag", "current"], id: 0 };
-const VERSIONS: Table = Table { name: "definition_versions", columns: &["tag", "version", "definition"], id: 0 };
+pub(crate) const DEFINITIONS: Table = Table { name: "definitions", columns: &["tag", "current"], id: 0 };
+pub(crate) const VERSIONS: Table =
+    Table { name: "definition_versions", columns: &["tag", "version", "definition"], id: 0 };
 const SIGNING_KEYS: Table = Table {
     name: "signing_keys",
     columns: &["kid", "scope", "algorithm", "public_jwk", "wrapped", "created_at", "signs_from"],
@@ -24,7 +25,7 @@ const KIDS: Table = Table { name: "signing_keys", columns: &["kid"], id: 0 };
 const SECRET_CHECKS: Table = Table { name: "secret_checks", columns: &["kid", "check_value"], id: 0 };
 const API_KEYS: Table =
     Table { name: "api_keys", columns: &["id", "name", "hash", "permissions", "created_at", "revoked_at"], id: 0 };
-const AUDIT: Table =
+pub(crate) const AUDIT: Table =
     Table { name: "audit", columns: &["id", "at", "actor", "action", "target", "ip", "request_id"], id: 0 };
 const CONFIG: Table = Table { name: "config", columns: &["version"], id: 0 };
 
@@ -50,13 +51,7 @@ impl Db<'_> {
             read_environment,
         )?;
         let Some(environment) = environment else { return Ok(ScopeRead::NoEnvironment) };
-        let keys = self.all(
-            "SELECT kid, scope, algorithm, public_jwk, wrapped, created_at, signs_from FROM signing_keys WHERE scope = ?1
-             ORDER BY seq",
-            [id],
-            &SIGNING_KEYS,
-            |row| self.read_signing_key(row),
-        )?;
+        let keys = self.signing_keys(Some(id))?;
         let definitions = self.current_definitions(&scope.product)?;
         Ok(ScopeRead::Found(Box::new(ScopeRecord { environment, definitions, keys, longest_access })))
     }
@@ -77,12 +72,7 @@ impl Db<'_> {
         products
             .into_iter()
             .map(|product| {
-                let environments = self.all(
-                    "SELECT slug, name, active FROM environments WHERE product = ?1 ORDER BY slug",
-                    [product.tag.as_str()],
-                    &ENVIRONMENTS,
-                    read_environment,
-                )?;
+                let environments = self.environments(&product.tag)?;
                 let definitions = self.current_definitions(&product.tag)?;
                 Ok(ProductRecord { product, environments, definitions })
             })
@@ -115,7 +105,14 @@ impl Db<'_> {
         if present.as_ref() != newest {
             return Ok(false);
         }
-        let added = self.execute(
+        let added = self.insert_signing_key(key, scope)?;
+        self.bump_config_version()?;
+        Ok(added > 0)
+    }
+
+    /// Adds a signing key after all others, unless it is there; how many were added.
+    pub(crate) fn insert_signing_key(&self, key: &SigningKey, scope: ScopeId) -> Result<usize, Failure> {
+        self.execute(
             "INSERT INTO signing_keys (kid, scope, algorithm, public_jwk, wrapped, created_at, signs_from)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (kid) DO NOTHING",
             params![
@@ -127,9 +124,14 @@ impl Db<'_> {
                 key.created_at.millis(),
                 key.signs_from.millis()
             ],
-        )?;
-        self.bump_config_version()?;
-        Ok(added > 0)
+        )
+    }
+
+    /// Signing keys, of one scope or all, in the order in which they were added.
+    pub(crate) fn signing_keys(&self, scope: Option<ScopeId>) -> Result<Vec<SigningKey>, Failure> {
+        let sql = "SELECT kid, scope, algorithm, public_jwk, wrapped, created_at, signs_from FROM signing_keys
+                   WHERE ?1 IS NULL OR scope = ?1 ORDER BY seq";
+        self.all(sql, [scope], &SIGNING_KEYS, |row| self.read_signing_key(row))
     }
 
     pub(crate) fn rewrap_signing_keys(&self, keys: &[SigningKey]) -> Result<(), Failure> {
@@ -173,17 +175,7 @@ impl Db<'_> {
     pub(crate) fn audit_log(&self, before: Option<EventId>, limit: u32) -> Result<Vec<AuditEntry>, Failure> {
         let sql = "SELECT id, at, actor, action, target, ip, request_id FROM audit WHERE ?1 IS NULL OR id < ?1
                    ORDER BY id DESC LIMIT ?2";
-        self.all(sql, params![before.map(EventId::to_bytes), limit], &AUDIT, |row| {
-            Ok(AuditEntry {
-                id: EventId::from_bytes(row.bytes("id")?),
-                at: row.time("at")?,
-                actor: row.text("actor")?.into(),
-                action: row.text("action")?.into(),
-                target: row.text("target")?.into(),
-                ip: row.string_opt("ip")?,
-                request_id: row.string_opt("request_id")?,
-            })
-        })
+        self.all(sql, params![before.map(EventId::to_bytes), limit], &AUDIT, read_audit)
     }
 
     pub(crate) fn write_audit(&self, entry: &AuditEntry) -> Result<(), Failure> {
@@ -205,10 +197,7 @@ impl Db<'_> {
 
     fn carry_out(&self, change: &Change) -> Result<Changed, Failure> {
         match change {
-            Change::CreateProduct(product) => {
-                let sql = "INSERT INTO products (tag, name) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-                done_or(Changed::Exists, self.execute(sql, params![product.tag.as_str(), product.name])?)
-            }
+            Change::CreateProduct(product) => done_or(Changed::Exists, self.insert_product(product)?),
             Change::UpdateProduct(product) => {
                 let sql = "UPDATE products SET name = ?2 WHERE tag = ?1";
                 done_or(Changed::NoProduct, self.execute(sql, params![product.tag.as_str(), product.name])?)
@@ -218,10 +207,7 @@ impl Db<'_> {
                 if !self.has_product(product)? {
                     return Ok(Changed::NoProduct);
                 }
-                let sql = "INSERT INTO environments (product, slug, name, active) VALUES (?1, ?2, ?3, ?4)
-                           ON CONFLICT DO NOTHING";
-                let Environment { slug, name, active } = environment;
-                done_or(Changed::Exists, self.execute(sql, params![product.as_str(), slug.as_str(), name, active])?)
+                done_or(Changed::Exists, self.insert_environment(product, environment)?)
             }
             Change::UpdateEnvironment(product, environment) => {
                 if !self.has_product(product)? {
@@ -237,19 +223,43 @@ impl Db<'_> {
                 self.update_definition(product, *version, definition)
             }
             Change::DeleteDefinition { product, tag, now } => self.delete_definition(product, tag, *now),
-            Change::CreateApiKey(key) => {
-                let sql = "INSERT INTO api_keys (id, name, hash, permissions, created_at, revoked_at)
-                           VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
-                let permissions = serde_json::to_string(&key.permissions).expect("permissions are names");
-                let (created_at, revoked_at) = (key.created_at.millis(), key.revoked_at.map(Timestamp::millis));
-                let params = params![key.id, key.name, key.hash, permissions, created_at, revoked_at];
-                done_or(Changed::Exists, self.execute(sql, params)?)
-            }
+            Change::CreateApiKey(key) => done_or(Changed::Exists, self.insert_api_key(key)?),
             Change::RevokeApiKey { id, at } => {
                 let sql = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
                 done_or(Changed::Missing, self.execute(sql, params![id, at.millis()])?)
             }
         }
+    }
+
+    /// Adds a product unless it is there; how many were added.
+    pub(crate) fn insert_product(&self, product: &Product) -> Result<usize, Failure> {
+        let sql = "INSERT INTO products (tag, name) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        self.execute(sql, params![product.tag.as_str(), product.name])
+    }
+
+    /// Adds an environment unless it is there; how many were added.
+    pub(crate) fn insert_environment(&self, product: &Tag, environment: &Environment) -> Result<usize, Failure> {
+        let Environment { slug, name, active } = environment;
+        self.execute(
+            "INSERT INTO environments (product, slug, name, active) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+            params![product.as_str(), slug.as_str(), name, active],
+        )
+    }
+
+    /// Adds an API key after all others, unless it is there; how many were added.
+    pub(crate) fn insert_api_key(&self, key: &ApiKey) -> Result<usize, Failure> {
+        let permissions = serde_json::to_string(&key.permissions).expect("permissions are names");
+        let (created_at, revoked_at) = (key.created_at.millis(), key.revoked_at.map(Timestamp::millis));
+        self.execute(
+            "INSERT INTO api_keys (id, name, hash, permissions, created_at, revoked_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO NOTHING",
+            params![key.id, key.name, key.hash, permissions, created_at, revoked_at],
+        )
+    }
+
+    pub(crate) fn environments(&self, product: &Tag) -> Result<Vec<Environment>, Failure> {
+        let sql = "SELECT slug, name, active FROM environments WHERE product = ?1 ORDER BY slug";
+        self.all(sql, [product.as_str()], &ENVIRONMENTS, read_environment)
     }
 
     fn delete_product(&self, product: &Tag, now: Timestamp) -> Result<Changed, Failure> {
@@ -339,12 +349,22 @@ impl Db<'_> {
         if active > 0 {
             return Ok(Changed::InUse(active));
         }
-        let params = [product.as_str(), tag.as_str()];
-        self.execute("UPDATE definitions SET current = NULL WHERE product = ?1 AND tag = ?2", params)?;
+        self.set_current_version(product, tag, None)?;
         Ok(Changed::Done)
     }
 
-    fn write_definition(&self, product: &Tag, version: u32, definition: &Definition) -> Result<Changed, Failure> {
+    pub(crate) fn set_current_version(&self, product: &Tag, tag: &Tag, version: Option<u32>) -> Result<(), Failure> {
+        let sql = "UPDATE definitions SET current = ?3 WHERE product = ?1 AND tag = ?2";
+        self.execute(sql, params![product.as_str(), tag.as_str(), version])?;
+        Ok(())
+    }
+
+    pub(crate) fn write_definition(
+        &self,
+        product: &Tag,
+        version: u32,
+        definition: &Definition,
+    ) -> Result<Changed, Failure> {
         let tag = definition.tag.as_str();
         self.execute(
             "INSERT INTO definitions (product, tag, current) VALUES (?1, ?2, ?3)
@@ -415,7 +435,7 @@ fn read_environment(row: &Cells<'_, '_>) -> Result<Environment, Failure> {
     Ok(Environment { slug: row.parsed("slug")?, name: row.text("name")?.into(), active: row.flag("active")? })
 }
 
-fn read_definition(row: &Cells<'_, '_>) -> Result<(u32, Definition), Failure> {
+pub(crate) fn read_definition(row: &Cells<'_, '_>) -> Result<(u32, Definition), Failure> {
     let tag: Tag = row.parsed("tag")?;
     let version = row.int("version")?;
     let definition = row.json::<serde_json::Value>("definition")?;
@@ -423,4 +443,16 @@ fn read_definition(row: &Cells<'_, '_>) -> Result<(u32, Definition), Failure> {
         Ok(definition) if definition.tag == tag => Ok((version, definition)),
         _ => Err(row.corrupt("definition")),
     }
+}
+
+pub(crate) fn read_audit(row: &Cells<'_, '_>) -> Result<AuditEntry, Failure> {
+    Ok(AuditEntry {
+        id: EventId::from_bytes(row.bytes("id")?),
+        at: row.time("at")?,
+        actor: row.text("actor")?.into(),
+        action: row.text("action")?.into(),
+        target: row.text("target")?.into(),
+        ip: row.string_opt("ip")?,
+        request_id: row.string_opt("request_id")?,
+    })
 }

@@ -5,7 +5,7 @@ use rekindle::session::{EndReason, Ended, Session, SessionId};
 use rekindle::store::*;
 use rusqlite::params;
 
-use crate::db::{Db, Failure, ScopeId, Table};
+use crate::db::{Cells, Db, Failure, ScopeId, Table};
 use crate::sessions::SESSION_IDS;
 use crate::sql::{before_every_id, past_every_id};
 
@@ -120,25 +120,7 @@ impl Db<'_> {
             " FROM revocations WHERE seq > ?1 AND +expires_at > ?2 AND (?3 IS NULL OR scope = ?3) ORDER BY seq LIMIT ?4"
         );
         let after = i64::try_from(after).unwrap_or(i64::MAX);
-        self.all(sql, params![after, now.millis(), scope, limit], &REVOCATIONS, |row| {
-            Ok(Revocation {
-                seq: row.int("seq")?,
-                scope: self.scope(row, "scope")?,
-                session_id: SessionId::from_bytes(row.bytes("session_id")?),
-                what: match row.int_opt("below_generation")? {
-                    Some(generation) => {
-                        row.skip("reason");
-                        row.skip("session_expires_at");
-                        Revoked::Below(generation)
-                    }
-                    None => {
-                        Revoked::Ended { reason: row.parsed("reason")?, expires_at: row.time("session_expires_at")? }
-                    }
-                },
-                at: row.time("at")?,
-                expires_at: row.time("expires_at")?,
-            })
-        })
+        self.all(sql, params![after, now.millis(), scope, limit], &REVOCATIONS, |row| self.read_revocation(row))
     }
 
     pub(crate) fn sweep(&self, sweep: &Sweep) -> Result<Swept, Failure> {
@@ -226,6 +208,18 @@ impl Db<'_> {
     ) -> Result<(), Failure> {
         let last = self
             .first("SELECT seq FROM sqlite_sequence WHERE name = 'revocations'", [], &LAST_SEQ, |row| row.int("seq"))?;
+        self.insert_revocation(Revocation::next_seq(last.unwrap_or(0), at), scope, session, what, at, expires_at)
+    }
+
+    pub(crate) fn insert_revocation(
+        &self,
+        seq: u64,
+        scope: ScopeId,
+        session: SessionId,
+        what: Revoked,
+        at: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<(), Failure> {
         let (below, reason, session_expires_at) = match what {
             Revoked::Below(generation) => (Some(generation), None, None),
             Revoked::Ended { reason, expires_at } => (None, Some(reason.as_str()), Some(expires_at.millis())),
@@ -234,7 +228,7 @@ impl Db<'_> {
             "INSERT INTO revocations (seq, scope, session_id, below_generation, reason, session_expires_at, at, expires_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
-                Revocation::next_seq(last.unwrap_or(0), at).cast_signed(),
+                seq.cast_signed(),
                 scope,
                 session.to_bytes(),
                 below,
@@ -249,8 +243,31 @@ impl Db<'_> {
 
     pub(crate) fn remove(&self, id: SessionId) -> Result<(), Failure> {
         self.execute("DELETE FROM events WHERE session_id = ?1", [id.to_bytes()])?;
+        self.remove_row(id)
+    }
+
+    /// Removes a session but for its events.
+    pub(crate) fn remove_row(&self, id: SessionId) -> Result<(), Failure> {
         self.execute("DELETE FROM sessions WHERE id = ?1", [id.to_bytes()])?;
         Ok(())
+    }
+
+    pub(crate) fn read_revocation(&self, row: &Cells<'_, '_>) -> Result<Revocation, Failure> {
+        Ok(Revocation {
+            seq: row.int("seq")?,
+            scope: self.scope(row, "scope")?,
+            session_id: SessionId::from_bytes(row.bytes("session_id")?),
+            what: match row.int_opt("below_generation")? {
+                Some(generation) => {
+                    row.skip("reason");
+                    row.skip("session_expires_at");
+                    Revoked::Below(generation)
+                }
+                None => Revoked::Ended { reason: row.parsed("reason")?, expires_at: row.time("session_expires_at")? },
+            },
+            at: row.time("at")?,
+            expires_at: row.time("expires_at")?,
+        })
     }
 
     fn note_end(&self, id: SessionId, ended: Ended) -> Result<(), Failure> {

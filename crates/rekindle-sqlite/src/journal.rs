@@ -14,7 +14,7 @@ use crate::db::{Cells, Db, Failure, ScopeId, Table};
 use crate::sql::{json, past_every_id};
 
 columns!(EVENTS, event_columns, "events", 1, "session_id", "id", "at", "kind", "outcome", "generation", "rest");
-columns!(OUTBOX, outbox_columns, "outbox", 0, "id", "scope", "attempts", "event");
+columns!(OUTBOX, outbox_columns, "outbox", 0, "id", "scope", "due", "attempts", "event");
 
 impl Db<'_> {
     pub(crate) fn record(&self, event: &Event) -> Result<(), Failure> {
@@ -58,11 +58,8 @@ impl Db<'_> {
               (SELECT 1 FROM outbox AS p WHERE p.session_id = o.session_id AND p.id < o.id)) ORDER BY id LIMIT ?2"
         );
         let taken = self.all(sql, params![now.millis(), limit], &OUTBOX, |row| {
-            let id = EventId::from_bytes(row.bytes("id")?);
-            let scope = self.scope(row, "scope")?;
-            let attempts = row.int::<u32>("attempts")?.saturating_add(1);
-            let event: Event = row.json("event")?;
-            if event.id == id { Ok(Notification { scope, event, attempts }) } else { Err(row.corrupt("event")) }
+            let notification = self.read_queued(row)?.notification;
+            Ok(Notification { attempts: notification.attempts.saturating_add(1), ..notification })
         })?;
         for notification in &taken {
             self.execute(
@@ -84,15 +81,31 @@ impl Db<'_> {
     }
 
     pub(crate) fn write_event(&self, scope: ScopeId, event: &Event) -> Result<(), Failure> {
+        if event.notify {
+            self.write_notification(scope, event, 0, event.at)?;
+        }
+        self.insert_event(event)
+    }
+
+    pub(crate) fn write_notification(
+        &self,
+        scope: ScopeId,
+        event: &Event,
+        attempts: u32,
+        due: Timestamp,
+    ) -> Result<(), Failure> {
         let session_id = event.session_id.map(SessionId::to_bytes);
         // Replacing: an intent that is repeated because its answer was lost writes the same event once.
-        if event.notify {
-            self.execute(
-                "INSERT OR REPLACE INTO outbox (id, scope, session_id, due, attempts, event) VALUES (?1, ?2, ?3, ?4, 0, ?5)",
-                params![event.id.to_bytes(), scope, session_id, event.at.millis(), json(event)],
-            )?;
-        }
-        if session_id.is_some() {
+        self.execute(
+            "INSERT OR REPLACE INTO outbox (id, scope, session_id, due, attempts, event) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![event.id.to_bytes(), scope, session_id, due.millis(), attempts, json(event)],
+        )?;
+        Ok(())
+    }
+
+    /// Writes an event into the journal, if it is of a session; a repeated event is the same event.
+    pub(crate) fn insert_event(&self, event: &Event) -> Result<(), Failure> {
+        if let Some(session_id) = event.session_id {
             let rest = Rest {
                 user_id: event.user_id.as_ref().map(Cow::Borrowed),
                 presented_generation: event.presented_generation,
@@ -104,10 +117,10 @@ impl Db<'_> {
                 actor: event.actor.as_deref().map(Cow::Borrowed),
             };
             self.execute(
-                "INSERT OR REPLACE INTO events (session_id, id, at, kind, outcome, generation, rest)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO events (session_id, id, at, kind, outcome, generation, rest)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
                 params![
-                    session_id,
+                    session_id.to_bytes(),
                     event.id.to_bytes(),
                     event.at.millis(),
                     event.kind.as_str(),
@@ -118,6 +131,18 @@ impl Db<'_> {
             )?;
         }
         Ok(())
+    }
+
+    pub(crate) fn read_queued(&self, row: &Cells<'_, '_>) -> Result<Queued, Failure> {
+        let id = EventId::from_bytes(row.bytes("id")?);
+        let scope = self.scope(row, "scope")?;
+        let due = row.time("due")?;
+        let attempts = row.int("attempts")?;
+        let event: Event = row.json("event")?;
+        if event.id != id {
+            return Err(row.corrupt("event"));
+        }
+        Ok(Queued { notification: Notification { scope, event, attempts }, due })
     }
 }
 
@@ -143,7 +168,7 @@ struct Rest<'a> {
     actor: Option<Cow<'a, str>>,
 }
 
-fn read_event(row: &Cells<'_, '_>) -> Result<Event, Failure> {
+pub(crate) fn read_event(row: &Cells<'_, '_>) -> Result<Event, Failure> {
     let session_id = Some(SessionId::from_bytes(row.bytes("session_id")?));
     let id = EventId::from_bytes(row.bytes("id")?);
     let at = row.time("at")?;

@@ -8,7 +8,7 @@
 //! - **Nothing is guessed**: a row that no version of Rekindle writes is reported as corrupt with its table, column and id.
 //!
 //! Start with [`SqliteStore::open`]; the contract is [`rekindle::store::Store`]'s. In here: `schema` makes and checks the file,
-//! `writer` commits, `db` reads rows, `sessions` and `config` are the intents.
+//! `writer` commits, `db` reads rows, `sessions` and `config` are the intents, `transfer` takes everything out and puts it in.
 
 #[macro_use]
 mod sql;
@@ -19,6 +19,7 @@ mod ends;
 mod journal;
 mod schema;
 mod sessions;
+mod transfer;
 mod users;
 mod writer;
 

@@ -39,7 +39,7 @@ columns!(
     "claims",
     "data"
 );
-columns!(IDEMPOTENCY, idempotency_columns, "idempotency", 0, "key", "request", "session_id");
+columns!(IDEMPOTENCY, idempotency_columns, "idempotency", 0, "key", "request", "session_id", "expires_at");
 pub(crate) const SESSION_IDS: Table = Table { name: "sessions", columns: &["id"], id: 0 };
 
 impl Db<'_> {
@@ -52,9 +52,9 @@ impl Db<'_> {
         let Start { session, idempotency, max_sessions, event, ending } = start;
         let now = session.created_at;
         if let Some(i) = idempotency
-            && let Some((request, id)) = self.idempotent(scope, i, now)?
+            && let Some((known, id)) = self.idempotent(scope, i, now)?
         {
-            return Ok(if request == i.request {
+            return Ok(if known.request == i.request {
                 Started::Repeated(self.session(id)?.map(Box::new))
             } else {
                 Started::IdempotencyMismatch
@@ -95,11 +95,7 @@ impl Db<'_> {
             ended.push(self.end_session(scope, session, ending, *reason, i)?);
         }
         if let Some(i) = idempotency {
-            self.execute(
-                "INSERT OR REPLACE INTO idempotency (scope, key, request, session_id, expires_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![scope, i.key, i.request, session.id.to_bytes(), i.expires_at.millis()],
-            )?;
+            self.write_idempotency(scope, i, session.id)?;
         }
         self.write_event(scope, event)?;
         self.insert_session(scope, session)?;
@@ -222,7 +218,7 @@ impl Db<'_> {
         self.all(sql, [], &KIDS, |row| Ok((row.int("kid")?, row.int("sessions")?)))
     }
 
-    fn read_session(&self, row: &Cells<'_, '_>) -> Result<Session, Failure> {
+    pub(crate) fn read_session(&self, row: &Cells<'_, '_>) -> Result<Session, Failure> {
         let id = SessionId::from_bytes(row.bytes("id")?);
         let position = Position {
             generation: row.int("generation")?,
@@ -263,7 +259,7 @@ impl Db<'_> {
         })
     }
 
-    fn insert_session(&self, scope: ScopeId, session: &Session) -> Result<(), Failure> {
+    pub(crate) fn insert_session(&self, scope: ScopeId, session: &Session) -> Result<(), Failure> {
         let sql = concat!(
             "INSERT INTO sessions (",
             session_columns!(),
@@ -314,22 +310,39 @@ impl Db<'_> {
         }
     }
 
-    /// The request and the session of an idempotency key that still holds.
+    pub(crate) fn write_idempotency(
+        &self,
+        scope: ScopeId,
+        idempotency: &Idempotency,
+        session: SessionId,
+    ) -> Result<(), Failure> {
+        let Idempotency { key, request, expires_at } = idempotency;
+        self.execute(
+            "INSERT OR REPLACE INTO idempotency (scope, key, request, session_id, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![scope, key, request, session.to_bytes(), expires_at.millis()],
+        )?;
+        Ok(())
+    }
+
+    /// Removes the idempotency key that leads to a session.
+    pub(crate) fn remove_idempotency(&self, session: SessionId) -> Result<(), Failure> {
+        self.execute("DELETE FROM idempotency WHERE session_id = ?1", [session.to_bytes()])?;
+        Ok(())
+    }
+
+    /// An idempotency key that still holds, with its session.
     fn idempotent(
         &self,
         scope: ScopeId,
         idempotency: &Idempotency,
         now: Timestamp,
-    ) -> Result<Option<([u8; 32], SessionId)>, Failure> {
+    ) -> Result<Option<(Idempotency, SessionId)>, Failure> {
         let sql = concat!(
             "SELECT ",
             idempotency_columns!(),
             " FROM idempotency WHERE scope = ?1 AND key = ?2 AND expires_at > ?3"
         );
-        self.first(sql, params![scope, idempotency.key, now.millis()], &IDEMPOTENCY, |row| {
-            row.skip("key");
-            Ok((row.bytes("request")?, SessionId::from_bytes(row.bytes("session_id")?)))
-        })
+        self.first(sql, params![scope, idempotency.key, now.millis()], &IDEMPOTENCY, read_idempotency)
     }
 
     /// The active sessions that count towards the maximum that `session` is about to meet.
@@ -370,6 +383,12 @@ macro_rules! select_sessions {
 // `+scope`: through the primary key, in its order, and not through the index on users with a sort of all that it finds.
 const SELECT_SESSIONS: &str = select_sessions!("", "+scope = ?2 AND ?4 IS NULL");
 const SELECT_SESSIONS_OF_USER: &str = select_sessions!("INDEXED BY sessions_by_user", "scope = ?2 AND user_id = ?4");
+
+pub(crate) fn read_idempotency(row: &Cells<'_, '_>) -> Result<(Idempotency, SessionId), Failure> {
+    let (key, request) = (row.bytes("key")?, row.bytes("request")?);
+    let session = SessionId::from_bytes(row.bytes("session_id")?);
+    Ok((Idempotency { key, request, expires_at: row.time("expires_at")? }, session))
+}
 
 fn object(row: &Cells<'_, '_>, column: &'static str) -> Result<Object, Failure> {
     Object::parse(row.text(column)?.to_owned()).map_err(|_| row.corrupt(column))

@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
-/// Declares a table's columns once: as a list to read by and as text for SQL.
+/// Declares a table's columns once: as a list to read by and as text for SQL, for all modules.
 macro_rules! columns {
     ($table:ident, $text:ident, $name:literal, $id:literal, $first:literal $(, $column:literal)*) => {
-        const $table: Table = Table { name: $name, columns: &[$first $(, $column)*], id: $id };
+        pub(crate) const $table: Table = Table { name: $name, columns: &[$first $(, $column)*], id: $id };
         macro_rules! $text {
             () => { concat!($first $(, ", ", $column)*) };
         }
+        pub(crate) use $text;
     };
 }
 

@@ -5,7 +5,7 @@ use rekindle::session::{SessionId, UserId};
 use rekindle::store::*;
 use rusqlite::params;
 
-use crate::db::{Db, Failure, ScopeId, Table};
+use crate::db::{Cells, Db, Failure, ScopeId, Table};
 use crate::sessions::SESSION_IDS;
 
 columns!(BANS, ban_columns, "bans", 0, "user_id", "at", "until", "reason");
@@ -74,32 +74,37 @@ impl Db<'_> {
         let done = self.end_selected(&ids_where(concerned!())?, &erase.ending, scope)?;
         for id in ids_where("?1 IS NOT NULL")? {
             self.remove(id)?;
-            self.execute("DELETE FROM idempotency WHERE session_id = ?1", [id.to_bytes()])?;
+            self.remove_idempotency(id)?;
         }
-        self.execute("DELETE FROM bans WHERE scope = ?1 AND user_id = ?2", params![scope, user_id])?;
+        self.remove_ban(scope, &erase.user_id)?;
         self.write_audit(&erase.audit)?;
         Ok(done)
     }
 
     pub(crate) fn ban(&self, ban: &BanUser, user_id: &UserId, scope: ScopeId) -> Result<EndedMany, Failure> {
-        self.execute(
-            "INSERT OR REPLACE INTO bans (scope, user_id, at, until, reason) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                scope,
-                user_id.as_str().as_bytes(),
-                ban.ban.at.millis(),
-                ban.ban.until.map(Timestamp::millis),
-                ban.ban.reason
-            ],
-        )?;
+        self.write_ban(scope, user_id, &ban.ban)?;
         if ban.end.after.is_none() {
             self.write_event(scope, &ban.event)?;
         }
         self.end_many(&ban.end, scope)
     }
 
+    pub(crate) fn write_ban(&self, scope: ScopeId, user_id: &UserId, ban: &Ban) -> Result<(), Failure> {
+        let Ban { at, until, reason } = ban;
+        self.execute(
+            "INSERT OR REPLACE INTO bans (scope, user_id, at, until, reason) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![scope, user_id.as_str().as_bytes(), at.millis(), until.map(Timestamp::millis), reason],
+        )?;
+        Ok(())
+    }
+
     pub(crate) fn lift_ban(&self, user_id: &UserId, scope: ScopeId, audit: &AuditEntry) -> Result<bool, Failure> {
         self.write_audit(audit)?;
+        self.remove_ban(scope, user_id)
+    }
+
+    /// Whether there was one.
+    pub(crate) fn remove_ban(&self, scope: ScopeId, user_id: &UserId) -> Result<bool, Failure> {
         let params = params![scope, user_id.as_str().as_bytes()];
         Ok(self.execute("DELETE FROM bans WHERE scope = ?1 AND user_id = ?2", params)? > 0)
     }
@@ -111,11 +116,8 @@ impl Db<'_> {
         now: Timestamp,
     ) -> Result<Option<Ban>, Failure> {
         let sql = concat!("SELECT ", ban_columns!(), " FROM bans WHERE scope = ?1 AND user_id = ?2");
-        let ban = self.first(sql, params![scope, user_id.as_str().as_bytes()], &BANS, |row| {
-            row.skip("user_id");
-            Ok(Ban { at: row.time("at")?, until: row.time_opt("until")?, reason: row.string_opt("reason")? })
-        })?;
-        Ok(ban.filter(|b| b.holds(now)))
+        let ban = self.first(sql, params![scope, user_id.as_str().as_bytes()], &BANS, read_ban)?;
+        Ok(ban.map(|(_, ban)| ban).filter(|b| b.holds(now)))
     }
 
     fn next_user(&self, scope: ScopeId, after: Option<&UserId>, now: Timestamp) -> Result<Option<UserId>, Failure> {
@@ -139,4 +141,9 @@ impl Db<'_> {
         )?;
         Ok(with_session.into_iter().chain(banned).min())
     }
+}
+
+pub(crate) fn read_ban(row: &Cells<'_, '_>) -> Result<(UserId, Ban), Failure> {
+    let user_id = row.parsed_blob("user_id")?;
+    Ok((user_id, Ban { at: row.time("at")?, until: row.time_opt("until")?, reason: row.string_opt("reason")? }))
 }

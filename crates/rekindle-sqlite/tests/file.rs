@@ -6,7 +6,9 @@ use std::sync::Arc;
 use rekindle::journal::{Event, EventKind};
 use rekindle::keys::{Algorithm, SigningKey};
 use rekindle::session::{EndReason, Session};
-use rekindle::store::{Ban, Change, Idempotency, Permission, Start, Store, StoreError, UserQuery};
+use rekindle::store::{
+    Ban, Change, Idempotency, Permission, Record, Section, Start, Store, StoreError, Transfer, UserQuery,
+};
 use rekindle_sqlite::{FileError, SqliteStore};
 use rekindle_testkit::fixtures::*;
 use rusqlite::Connection;
@@ -222,6 +224,23 @@ async fn read_all(store: &SqliteStore, session: &Session) -> Vec<StoreError> {
     errors
 }
 
+/// Takes everything out; the errors.
+async fn take_all(store: &SqliteStore) -> Vec<StoreError> {
+    let mut errors = Vec::from_iter(store.configuration().await.err());
+    let mut sessions = Vec::new();
+    for section in Section::ALL {
+        match store.records(section, None, 100).await {
+            Ok(records) => sessions.extend(records.into_iter().filter_map(|record| match record {
+                Record::Session(stored) => Some((stored.session.id, None)),
+                _ => None,
+            })),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.extend(store.events_after(sessions).await.err());
+    errors
+}
+
 #[tokio::test]
 async fn a_damaged_row_is_corrupt_by_table_column_and_id() {
     let (directory, path) = new_path();
@@ -230,6 +249,7 @@ async fn a_damaged_row_is_corrupt_by_table_column_and_id() {
     drop(store);
     let whole = std::fs::read(&path).unwrap();
     assert_eq!(read_all(&open(&path), &session).await, []);
+    assert_eq!(take_all(&open(&path)).await, []);
 
     let ada = "CAST(user_id AS TEXT) = 'ada'";
     let damages: &[(&str, &str, &str, &str)] = &[
@@ -322,19 +342,26 @@ async fn a_damaged_row_is_corrupt_by_table_column_and_id() {
         let damaged = connection.execute(&format!("UPDATE {table} SET {column} = {value} WHERE {row}"), []).unwrap();
         assert!(damaged > 0, "nothing to damage in {table}.{column}");
         drop(connection);
-        let errors = read_all(&open(&path), &session).await;
+        let store = open(&path);
+        let taken = take_all(&store).await;
+        let errors = read_all(&store, &session).await;
         // A definition whose present version is missing shows where that version should be.
         let expected =
             |t: &str, c: &str| (t == *table && c == *column) || (*table == "definitions" && t == "definition_versions");
-        let told =
-            errors.iter().any(|e| matches!(e, StoreError::Corrupt { table, column, .. } if expected(table, column)));
-        assert!(told, "{table}.{column} = {value}: {errors:?}");
+        let told = |errors: &[StoreError]| {
+            errors.iter().any(|e| matches!(e, StoreError::Corrupt { table, column, .. } if expected(table, column)))
+        };
+        assert!(told(&errors), "{table}.{column} = {value}: {errors:?}");
+        // A key that leads to no session is not taken out.
+        let left = (*table, *column) == ("idempotency", "session_id");
+        assert!(told(&taken) || left, "{table}.{column} = {value}, taken out: {taken:?}");
     }
     let id = session.id;
     let store = open(&path);
     Connection::open(&path).unwrap().execute("UPDATE sessions SET kid = 256", []).unwrap();
     let error = store.session(id).await.unwrap_err();
     assert_eq!(error, StoreError::Corrupt { table: "sessions", column: "kid", id: id.to_string() });
+    assert_eq!(store.records(Section::Sessions, None, 10).await, Err(error.clone()));
     // The others of a group are not harmed by one that fails.
     let (bad, good) = tokio::join!(
         store.end(end_of(&session, at(1), EndReason::Revoked)),
@@ -342,4 +369,8 @@ async fn a_damaged_row_is_corrupt_by_table_column_and_id() {
     );
     assert_eq!(bad, Err(error));
     good.unwrap();
+    let elsewhere = "PRAGMA foreign_keys = OFF; UPDATE bans SET scope = 99";
+    Connection::open(&path).unwrap().execute_batch(elsewhere).unwrap();
+    let error = StoreError::Corrupt { table: "bans", column: "scope", id: "x'657665'".into() };
+    assert_eq!(store.records(Section::Bans, None, 10).await, Err(error));
 }
