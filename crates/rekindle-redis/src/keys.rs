@@ -94,7 +94,8 @@ impl Keys {
         [self.name(&tag, &format!("users:{scope}")), self.name(&tag, "added")]
     }
 
-    /// The feed, its entries' numbers by event, their expiries, and the last number: one slot.
+    /// The feed, its entries' numbers by event (or by the number itself, where a copy brought it), their expiries, and the last
+    /// number: one slot.
     pub(crate) fn feed(&self) -> [String; 4] {
         ["entries", "numbers", "expiries", "last"].map(|part| self.name("feed", part))
     }

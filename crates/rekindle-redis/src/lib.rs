@@ -32,6 +32,8 @@
 //!   either refused by it or ended by it.
 //! - **A removal** leaves the word `gone` under the row's key for an hour, against starts that were held up.
 //! - **Indexes** name a session or a user before its row is there, and until after it is gone.
+//! - **A copy** ([`Transfer`]) writes a session in the same order, but leaves nothing under the key of one that it removes. It is
+//!   completed by being repeated, and nobody else may write meanwhile.
 //!
 //! So an intent that was answered is done in all its parts. One whose answer was lost may be done in part until it is
 //! repeated, until somebody meets the row or the user, or until the sweep comes by; what is missing then is never the
@@ -55,6 +57,11 @@
 //!
 //! All notifications share a slot, as do all entries of the feed, and all sessions of anonymous users in a scope share an
 //! index. Counting a scope's sessions (before something is deleted) and [`Store::secret_usage`] read all of them.
+//!
+//! When the store is copied, its sessions are counted from the indexes, which may name more than there are. No index has bans
+//! without an end, so all users are read; nor are notifications sorted by their ids, so each page of them reads all ids of the
+//! outbox. Entries of the feed that were elsewhere are known by their numbers in place of their events, and the whole feed is
+//! written anew to take in one with a number before its last.
 
 mod checks;
 mod config;

@@ -359,26 +359,14 @@ impl Inner {
     }
 
     async fn notification_records(&self, after: Option<RecordKey>, limit: usize) -> StoreResult<Vec<Record>> {
-        let [events, _, _, attempts, at] = self.keys.outbox();
         let mut after = if let Some(RecordKey::Notification(id)) = after { hex(&id.to_bytes()) } else { String::new() };
         let mut records = Vec::new();
         while records.len() < limit {
             let count = limit - records.len();
             let ids: Vec<String> = self.notification_ids(&after, count).await?.into_iter().collect();
             for ids in ids.chunks(SLICE) {
-                let of = |key: &str| redis::cmd("HMGET").arg(key).arg(ids).to_owned();
-                let (events, attempts, at) = (of(&events), of(&attempts), of(&at));
-                let (texts, attempts, dues): (Vec<Option<Vec<u8>>>, Vec<Option<u32>>, Vec<Option<i64>>) =
-                    tokio::try_join!(self.link.query(&events), self.link.query(&attempts), self.link.query(&at))?;
-                for ((text, attempts), due) in texts.into_iter().zip(attempts).zip(dues) {
-                    // Others may have been delivered meanwhile.
-                    if let (Some(text), Some(due)) = (text, due) {
-                        let (scope, event) = read_notification(&text)?;
-                        let notification = Notification { scope, event, attempts: attempts.unwrap_or(0) };
-                        let due = Timestamp::from_millis(due);
-                        records.push(Record::Notification(Box::new(Queued { notification, due })));
-                    }
-                }
+                let queued = self.queued(ids).await?.into_iter();
+                records.extend(queued.map(|queued| Record::Notification(Box::new(queued))));
             }
             match ids.last() {
                 Some(last) if ids.len() == count => after.clone_from(last),
@@ -386,6 +374,26 @@ impl Inner {
             }
         }
         Ok(records)
+    }
+
+    /// Those of these notifications that are not delivered meanwhile.
+    async fn queued(&self, ids: &[String]) -> StoreResult<Vec<Queued>> {
+        let [events, _, _, attempts, at] = self.keys.outbox();
+        let of = |key: &str| redis::cmd("HMGET").arg(key).arg(ids).to_owned();
+        let (events, attempts, at) = (of(&events), of(&attempts), of(&at));
+        let texts = self.link.query::<Vec<Option<Vec<u8>>>>(&events);
+        let attempts = self.link.query::<Vec<Option<u32>>>(&attempts);
+        let dues = self.link.query::<Vec<Option<i64>>>(&at);
+        let (texts, attempts, dues) = tokio::try_join!(texts, attempts, dues)?;
+        let mut queued = Vec::new();
+        for ((text, attempts), due) in texts.into_iter().zip(attempts).zip(dues) {
+            if let (Some(text), Some(due)) = (text, due) {
+                let (scope, event) = read_notification(&text)?;
+                let notification = Notification { scope, event, attempts: attempts.unwrap_or(0) };
+                queued.push(Queued { notification, due: Timestamp::from_millis(due) });
+            }
+        }
+        Ok(queued)
     }
 
     /// The ids of the next notifications. Nothing sorts all of them: each time all are looked at.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use rekindle::journal::{Event, EventKind};
+use rekindle::memory::MemoryStore;
 use rekindle::session::{EndReason, Session};
 use rekindle::store::*;
 use rekindle_redis::{RedisConfig, RedisStore};
@@ -200,4 +201,85 @@ async fn large_data_is_kept() {
     assert_eq!(advanced.data.as_str(), text);
     let updated = applied(store.update(update_of(&advanced, "{}", at(2))).await.unwrap());
     assert_eq!(row(&store, session.id).await, updated);
+}
+
+/// Records that are removed leave nothing, whether servers made them or a copy did; not even what remembers removed sessions.
+#[tokio::test(flavor = "multi_thread")]
+async fn removed_records_leave_nothing_behind() {
+    let (store, prefix) = open().await;
+    let new = keys(&prefix);
+    let elsewhere = MemoryStore::new();
+    for i in 0..20u8 {
+        let of: &dyn Store = if i % 2 == 0 { &store } else { &elsewhere };
+        let session = session(&format!("user-{}", i % 5));
+        let idempotency = Idempotency { key: [i; 32], request: [1; 32], expires_at: at(1_000) };
+        of.start(Start { idempotency: Some(idempotency), ..start_of(&session) }).await.unwrap();
+        let mut events = [2, 1].map(|secs| event_of(&session, EventKind::Refresh, at(secs)));
+        events[0].notify = true;
+        let [second, first] = events;
+        of.record(vec![second]).await.unwrap();
+        of.record(vec![first]).await.unwrap();
+        if i % 4 < 2 {
+            applied(of.end(end_of(&session, at(3), EndReason::Revoked)).await.unwrap());
+        }
+        of.ban(ban_of(&format!("banned-{i}"), at(3))).await.unwrap();
+    }
+    let gone = start(&store, session("erased")).await;
+    start(&elsewhere, gone.clone()).await;
+    store.erase_user(erase_of("erased", at(4))).await.unwrap();
+    assert_eq!(store.session(gone.id).await.unwrap(), None);
+    for section in Section::ALL {
+        store.put(elsewhere.records(section, None, 1_000).await.unwrap(), Vec::new()).await.unwrap();
+    }
+    assert_eq!(row(&store, gone.id).await, gone);
+
+    for section in Section::ALL {
+        let records = store.records(section, None, 1_000).await.unwrap();
+        assert!(!records.is_empty(), "{section:?}");
+        store.remove(records.iter().map(Record::key).collect()).await.unwrap();
+        assert_eq!(store.count(section).await.unwrap(), 0);
+    }
+    let feed = format!("{prefix}:{{feed}}:entries");
+    assert_eq!(cli(&["XLEN", &feed]), "0");
+    let kept = [feed, format!("{prefix}:{{feed}}:last"), format!("{prefix}:{{config}}:scopes")];
+    let left: Vec<String> = keys(&prefix).difference(&new).cloned().collect();
+    let left: Vec<&String> = left.iter().filter(|key| !key.ends_with(":added") && !kept.contains(*key)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Whoever reads a scope's users or sessions to copy them sees all of every scope, in the order of bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_many_scopes_are_one_list() {
+    let (store, _) = open().await;
+    let scopes = [("a", "x"), ("a-b", "x"), ("a", "x-y"), ("a", "a")].map(|(product, env)| scope_of(product, env));
+    let all: Vec<Session> =
+        (0..1_200).map(|i| Session { scope: scopes[i % 4].clone(), ..session(&format!("user-{}", i % 900)) }).collect();
+    for some in all.chunks(200) {
+        join_all(some.iter().map(|session| start(&store, session.clone()))).await;
+    }
+    let banned = all.iter().step_by(7).map(|session| {
+        let mut ban = ban_of(session.user_id.as_str(), at(1));
+        ban.end.scope = session.scope.clone();
+        ban.ban.until = (session.user_id.as_str().len() % 2 == 0).then(|| at(100));
+        store.ban(ban)
+    });
+    join_all(banned).await;
+    let mut sessions: Vec<Vec<u8>> = all.iter().map(|session| RecordKey::Session(session.id).to_bytes()).collect();
+    let banned = all.iter().step_by(7).map(|s| RecordKey::Ban(s.scope.clone(), s.user_id.clone()).to_bytes());
+    let mut banned: Vec<Vec<u8>> = banned.collect();
+    for (section, expected) in [(Section::Sessions, &mut sessions), (Section::Bans, &mut banned)] {
+        expected.sort();
+        expected.dedup();
+        assert_eq!(store.count(section).await.unwrap(), expected.len() as u64);
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.records(section, after.take(), 70).await.unwrap();
+            found.extend(page.iter().map(|record| record.key().to_bytes()));
+            after = page.last().map(Record::key);
+            if page.len() < 70 {
+                break;
+            }
+        }
+        assert!(found == *expected, "{section:?}");
+    }
 }
