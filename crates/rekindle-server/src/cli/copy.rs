@@ -14,7 +14,7 @@ use rekindle::{
 use super::{audit_entry, table};
 use crate::{
     config::{Config, Secret, StoreUrl},
-    runtime::{OpenStore, StartError, files},
+    runtime::{OpenStore, files},
 };
 
 #[derive(Debug, Args)]
@@ -81,7 +81,7 @@ fn config(url: &Secret, argument: &'static str) -> anyhow::Result<Config> {
     let store: StoreUrl = url.expose().parse().map_err(|why: String| anyhow::anyhow!("{argument}: {why}"))?;
     let config = Config { store, ..Config::default() };
     if let Some(directory) = config.sqlite_path().as_deref().and_then(|path| path.parent()) {
-        files::refuse_root(directory).map_err(StartError::from)?;
+        files::refuse_root(directory)?;
     }
     Ok(config)
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -145,11 +144,6 @@ impl Site {
         });
         drop(servers);
         Outage { began, over: self.serves().await, in_danger_since: None }
-    }
-
-    /// A file's path in the folder of this run.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.dir.file(name)
     }
 
     pub fn now(&self) -> Millis {
