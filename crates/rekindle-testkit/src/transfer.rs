@@ -70,6 +70,20 @@ pub async fn records(store: &dyn Transfer, now: Timestamp) -> Vec<Record> {
     all
 }
 
+/// What goes wrong when everything is taken out of a store.
+pub async fn errors_of_taking_all(store: &dyn Transfer) -> Vec<StoreError> {
+    let mut errors = Vec::from_iter(store.configuration().await.err());
+    let mut sessions = Vec::new();
+    for section in Section::ALL {
+        match store.records(section, None, u32::MAX).await {
+            Ok(records) => sessions.extend(sessions_of(&records)),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.extend(store.events_after(sessions).await.err());
+    errors
+}
+
 /// After random intents, carried out on `store` and in memory: both are copied, and the copies are equal. `empty` is copied to.
 pub async fn agrees_with_memory(store: Arc<dyn Transfer>, empty: Arc<dyn Transfer>, ops: Vec<Op>) {
     let (memory, now) = differential::agrees_with_memory(store.clone(), ops).await;
@@ -119,7 +133,8 @@ async fn full() -> MemoryStore {
     store
 }
 
-async fn fill(store: &dyn Store) {
+/// Puts something of everything into a store.
+pub async fn fill(store: &dyn Store) {
     let rng = SeededRng::new(1);
     let secrets = SecretRing::parse(&SecretRing::generate(1, &rng)).unwrap();
     store.secret_checks(secrets.checks().collect()).await.unwrap();
