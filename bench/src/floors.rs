@@ -194,13 +194,19 @@ fn visit(row: &rusqlite::Row<'_>) -> Result<usize> {
 }
 
 /// Ids that sort by time, as UUIDv7 do.
-struct Ids {
+pub struct Ids {
     millis: u64,
     count: u64,
 }
 
 impl Ids {
-    fn next(&mut self) -> [u8; 16] {
+    /// Those of this moment, after so many others.
+    pub fn from(millis: u64, count: u64) -> Self {
+        Self { millis, count }
+    }
+
+    /// The next one.
+    pub fn next(&mut self) -> [u8; 16] {
         self.count += 1;
         let mut id = [0; 16];
         id[..6].copy_from_slice(&self.millis.to_be_bytes()[2..]);

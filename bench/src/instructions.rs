@@ -22,7 +22,7 @@ pub fn per_refresh(sessions: usize) -> Result<u64> {
     let temporary = tempfile::tempdir()?;
     let dir = DataDir::create(temporary.path().join("data"))?;
     eprintln!("loading {sessions} sessions …");
-    tokio::runtime::Runtime::new()?.block_on(load(&dir, sessions, 0))?;
+    tokio::runtime::Runtime::new()?.block_on(async { load(&dir.engine().await?, sessions, 0).await })?;
     let counted = RUNS.map(|refreshes| count(&dir, refreshes));
     let [few, many] = counted;
     Ok((many? - few?) / (RUNS[1] - RUNS[0]) as u64)

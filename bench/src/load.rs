@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::http::Connection;
-use crate::process;
+use crate::process::CpuTimes;
 use crate::users::{Client, Scenario};
 
 /// A server under test, and how it is loaded.
@@ -21,6 +21,8 @@ pub struct Load<'a> {
     pub address: SocketAddr,
     /// Its process, whose CPU time counts.
     pub pid: u32,
+    /// Its database's process, if there is one.
+    pub database: Option<u32>,
     /// What the clients authenticate with.
     pub api_key: &'a str,
     /// How many threads the clients run on.
@@ -48,10 +50,12 @@ pub enum Pace {
 pub struct Measured {
     /// Requests that were answered in the time.
     pub operations: u64,
+    /// Requests that were answered in all, before the measurement and after it, too.
+    pub total: u64,
     /// The time.
     pub elapsed: Duration,
-    /// The server's CPU time.
-    pub cpu: Duration,
+    /// CPU time in it.
+    pub cpu: CpuTimes,
     /// From a request's time to its answer, in microseconds.
     pub latency: Histogram<u64>,
 }
@@ -64,7 +68,7 @@ impl Measured {
 
     /// The server's CPU time for one request.
     pub fn cpu_each(&self) -> Duration {
-        self.cpu.div_f64(self.operations.max(1) as f64)
+        self.cpu.each(self.operations).server
     }
 }
 
@@ -108,8 +112,10 @@ impl Load<'_> {
                 }
             };
             rest(self.warm);
-            let sample =
-                || Ok((process::cpu_time(self.pid)?, shared.operations.load(Ordering::Relaxed), Instant::now()));
+            let sample = || {
+                let cpu = CpuTimes::read(Some(self.pid), self.database)?;
+                Ok((cpu, shared.operations.load(Ordering::Relaxed), Instant::now()))
+            };
             shared.measuring.store(true, Ordering::Relaxed);
             let before: Result<_> = sample();
             rest(self.measure);
@@ -125,8 +131,9 @@ impl Load<'_> {
             let ((cpu_before, done_before, started), (cpu_after, done_after, ended)) = (before?, after?);
             Ok(Measured {
                 operations: done_after - done_before,
+                total: shared.operations.load(Ordering::Relaxed),
                 elapsed: ended - started,
-                cpu: cpu_after - cpu_before,
+                cpu: cpu_after.since(&cpu_before),
                 latency,
             })
         })
@@ -167,7 +174,8 @@ async fn drive(
     shared: Arc<Shared>,
 ) -> Result<(Client, Histogram<u64>)> {
     let mut latency = histogram();
-    while !shared.stop.load(Ordering::Relaxed) {
+    // One that has nothing left to do ends the measurement, as fewer clients would be another one.
+    while !shared.stop.load(Ordering::Relaxed) && client.can(scenario) {
         let mut started = Instant::now();
         if let Some((at, interval)) = &mut due {
             if started < *at {
@@ -185,6 +193,7 @@ async fn drive(
             latency.saturating_record(started.elapsed().as_micros() as u64);
         }
     }
+    shared.stop.store(true, Ordering::Relaxed);
     Ok((client, latency))
 }
 

@@ -1,8 +1,12 @@
 //! `rekindle-bench`: what a refresh, a start and a verification cost the server, beside what their parts cost alone.
 //!
 //! `users` carry token chains, `load` drives them, `floors` and `http` measure the parts, `verify` and `instructions` look at the
-//! engine in process, `report` compares. `seed` fills a store, `process` asks the operating system.
+//! engine in process, `report` compares. `stores` does the same for each store, on a `database` of its own; `bloat` looks at
+//! what refreshes leave in PostgreSQL. `seed` fills a store, `server` starts what is measured, `process` asks the operating
+//! system.
 
+mod bloat;
+mod database;
 mod floors;
 mod http;
 mod instructions;
@@ -10,6 +14,8 @@ mod load;
 mod process;
 mod report;
 mod seed;
+mod server;
+mod stores;
 mod users;
 mod verify;
 
@@ -29,6 +35,10 @@ struct Cli {
 enum Command {
     /// Measure the server and the floors, and print a table.
     All(report::Options),
+    /// Measure the server on each store by the number of clients, beside the bare driver, and print tables.
+    Stores(stores::Options),
+    /// Measure what refreshes leave behind on PostgreSQL.
+    Bloat(bloat::Options),
     /// Count the instructions of a refresh in process, on stores of several sizes (needs valgrind).
     Instructions {
         /// How many sessions each store has.
@@ -54,6 +64,8 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::All(options) => report::all(&options),
+        Command::Stores(options) => stores::all(&options),
+        Command::Bloat(options) => bloat::bloat(&options),
         Command::Instructions { sessions } => report::instructions(&sessions),
         Command::FloorHttp { listen } => http::serve_floor(listen),
         Command::Refreshes { data, count } => instructions::refreshes(&data, count),

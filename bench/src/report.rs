@@ -1,20 +1,17 @@
 //! The measurements in their order, and the tables.
 
-use std::env;
-use std::fs::{self, File};
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::floors::{self, CryptoFloors, StoreFloors};
 use crate::load::{Load, Measured, Pace};
-use crate::process::{Server, free_address, resident_kib};
-use crate::seed::{self, DataDir, ISSUER};
+use crate::process::{Server, resident_kib};
+use crate::seed::{self, DataDir};
+use crate::server::{self, StoreCounts};
 use crate::users::{Client, Scenario};
 use crate::{instructions as counts, verify};
 
@@ -76,21 +73,19 @@ pub fn all(options: &Options) -> Result<()> {
     let dir = DataDir::create(temporary.path().join("data"))?;
     eprintln!("loading {} sessions …", options.sessions);
     let loader = tokio::runtime::Runtime::new()?;
-    let (users, api_key) = loader.block_on(seed::load(&dir, options.sessions, options.users))?;
+    let (users, api_key) =
+        loader.block_on(async { seed::load(&dir.engine().await?, options.sessions, options.users).await })?;
     drop(loader);
     let mut clients = Client::share(users, options.clients);
 
     eprintln!("the floor of HTTP …");
     let http = {
-        let address = free_address()?;
-        let listen = address.to_string();
-        let floor =
-            Server::start(Command::new(env::current_exe()?).args(["floor-http", "--listen", &listen]), address)?;
+        let floor = server::serve_floor()?;
         load(options, &floor, &api_key).run(Scenario::HttpFloor, Pace::Closed, &mut clients)?
     };
     eprintln!("  {} µs at {:.0}/s", us(http.cpu_each()), http.rate());
 
-    let (server, metrics) = serve(options, &dir)?;
+    let (server, metrics) = server::serve(options.server.as_deref(), &dir, "sqlite:")?;
     thread::sleep(Duration::from_secs(2));
     let (idle, _) = resident_kib(server.pid())?;
     let load = load(options, &server, &api_key);
@@ -212,7 +207,7 @@ impl Floors {
             Scenario::VerifyOnline => Some((*http + store.read, Some(1.2))),
             Scenario::VerifyOffline => Some((*http, None)),
             Scenario::Forged => Some((*http, Some(1.15))),
-            Scenario::HttpFloor | Scenario::Chain => None,
+            Scenario::HttpFloor | Scenario::Chain | Scenario::Revoke => None,
         }
     }
 }
@@ -221,6 +216,7 @@ fn load<'a>(options: &Options, server: &Server, api_key: &'a str) -> Load<'a> {
     Load {
         address: server.address,
         pid: server.pid(),
+        database: None,
         api_key,
         threads: options.threads,
         warm: Duration::from_secs(2),
@@ -228,79 +224,13 @@ fn load<'a>(options: &Options, server: &Server, api_key: &'a str) -> Load<'a> {
     }
 }
 
-/// Starts the server on the loaded store; also where its metrics are.
-fn serve(options: &Options, dir: &DataDir) -> Result<(Server, SocketAddr)> {
-    let binary = match &options.server {
-        Some(path) => path.clone(),
-        None => env::current_exe()?.with_file_name("rekindle"),
-    };
-    let (address, metrics) = (free_address()?, free_address()?);
-    let config = dir.path().join("rekindle.toml");
-    fs::write(
-        &config,
-        format!(
-            "listen = \"{address}\"\ndata_dir = {:?}\nissuer = \"{ISSUER}\"\n[secrets]\nfile = {:?}\n\
-             [limits]\nrequests_per_second = 0\n[metrics]\nlisten = \"{metrics}\"\n",
-            dir.path(),
-            dir.secrets_file(),
-        ),
-    )?;
-    let log = File::create(dir.path().join("server.log"))?;
-    let mut command = Command::new(binary);
-    command.args(["serve", "--dev", "--config"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let server = Server::start(&mut command, address);
-    let server = server.with_context(|| fs::read_to_string(dir.path().join("server.log")).unwrap_or_default())?;
-    Ok((server, metrics))
-}
-
-/// What the server's metrics tell of its store.
-#[derive(Debug, Default)]
-struct StoreCounts {
-    /// Operations.
-    operations: u64,
-    /// Write transactions, and the writes that they carried.
-    transactions: u64,
-    writes: u64,
-}
-
-impl StoreCounts {
-    fn read(metrics: SocketAddr) -> Result<Self> {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(metrics)?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let sum = |prefix: &str| {
-            let values =
-                text.lines().filter(|line| line.starts_with(prefix)).filter_map(|line| line.rsplit(' ').next());
-            values.filter_map(|value| value.parse::<u64>().ok()).sum()
-        };
-        Ok(Self {
-            operations: sum("rekindle_store_duration_seconds_count{"),
-            transactions: sum("rekindle_store_transactions_total"),
-            writes: sum("rekindle_store_writes_total"),
-        })
-    }
-
-    fn since(&self, before: &Self) -> Self {
-        Self {
-            operations: self.operations - before.operations,
-            transactions: self.transactions - before.transactions,
-            writes: self.writes - before.writes,
-        }
-    }
-
-    /// Writes per transaction.
-    fn group(&self) -> f64 {
-        self.writes as f64 / self.transactions.max(1) as f64
-    }
-}
-
-fn us(time: Duration) -> String {
+/// Microseconds, to read.
+pub fn us(time: Duration) -> String {
     let us = time.as_secs_f64() * 1e6;
     if us < 1.0 { format!("{us:.2}") } else { format!("{us:.1}") }
 }
 
-fn mib(kib: u64) -> f64 {
+/// MiB of KiB.
+pub fn mib(kib: u64) -> f64 {
     kib as f64 / 1024.0
 }

@@ -95,8 +95,7 @@ fn tag() -> Tag {
 
 /// Starts `sessions` sessions, every other one committed, and gives the clients of `users` of them, spread evenly; and an
 /// API key.
-pub async fn load(dir: &DataDir, sessions: usize, users: usize) -> Result<(Vec<User>, String)> {
-    let engine = dir.engine().await?;
+pub async fn load(engine: &Engine, sessions: usize, users: usize) -> Result<(Vec<User>, String)> {
     let ctx =
         Context { request_id: Some("0123456789abcdef-0".into()), actor: Some("loader".into()), ..Context::default() };
     // Longer than any run, so that no known token expires under the measurement.
@@ -130,7 +129,8 @@ pub async fn load(dir: &DataDir, sessions: usize, users: usize) -> Result<(Vec<U
     Ok((all, key.secret.expose().to_owned()))
 }
 
-fn start_request(number: usize) -> Result<StartRequest> {
+/// The request of a user's start.
+pub fn start_request(number: usize) -> Result<StartRequest> {
     let data = Map::from_iter([("role".to_owned(), json!("member"))]);
     let client = Client {
         ip: Some("203.0.113.7".into()),

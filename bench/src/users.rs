@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use rekindle::engine::Tokens;
-use rekindle::refresh::Opening;
+use rekindle::refresh::{Commitment, Opening};
 use rekindle::rng::{Rng, SystemRng};
 use rekindle::session::SessionId;
 
@@ -13,6 +13,7 @@ use crate::http::{Connection, FLOOR};
 const SESSIONS: &str = "/v1/default/dev/sessions";
 const REFRESH: &str = "/v1/default/dev/sessions/refresh";
 const VERIFY: &str = "/v1/default/dev/sessions/verify";
+const END: &str = "/v1/default/dev/sessions/end";
 
 /// How many of a client's committed users take part when known tokens are verified.
 const KNOWN: usize = 128;
@@ -36,6 +37,8 @@ pub enum Scenario {
     Forged,
     /// Whole lives: a start, then five times a refresh and three or two verifications.
     Chain,
+    /// Sign out; another session each time, for as long as there are any that were started or are not committed.
+    Revoke,
 }
 
 /// One session's client side.
@@ -60,9 +63,9 @@ impl User {
         }
     }
 
-    /// Whether its session is committed.
-    pub fn is_committed(&self) -> bool {
-        self.opening.is_some()
+    /// Its session's id, generation and commitment, if it is committed.
+    pub fn committed(&self) -> Option<(SessionId, u32, Commitment)> {
+        self.opening.as_ref().map(|opening| (self.session_id, self.generation, opening.commitment()))
     }
 
     async fn start(connection: &mut Connection, number: usize, opening: Option<Opening>) -> Result<Self> {
@@ -112,6 +115,11 @@ impl User {
         answer.windows(active.len()).any(|w| w == active).then_some(()).context("an access token was refused")
     }
 
+    async fn revoke(self, connection: &mut Connection) -> Result<()> {
+        let body = format!(r#"{{"refresh_token":"{}"}}"#, self.refresh_token);
+        connection.post(END, body, StatusCode::NO_CONTENT).await.map(drop)
+    }
+
     /// Its refresh token with another MAC.
     fn forged_token(&self) -> String {
         let (signed, mac) = self.refresh_token.split_at(self.refresh_token.len() - 8);
@@ -125,6 +133,8 @@ pub struct Client {
     pub number: usize,
     committed: Vec<User>,
     bearer: Vec<User>,
+    /// Those of [`Scenario::Start`].
+    started: Vec<User>,
     /// The one whose life is under way in [`Scenario::Chain`].
     living: Option<User>,
     steps: usize,
@@ -138,21 +148,30 @@ impl Client {
             number,
             committed: Vec::new(),
             bearer: Vec::new(),
+            started: Vec::new(),
             living: None,
             steps: 0,
             rng: SystemRng::default(),
         };
         let mut clients: Vec<_> = (0..count).map(client).collect();
-        let mut users: Vec<_> = users.into_iter().map(Some).collect();
-        // A prime's multiples visit every place once, far from the one before.
-        let (len, stride) = (users.len(), 7_919);
-        for i in 0..len {
-            if let Some(user) = users[i * stride % len].take() {
-                let client = &mut clients[i % count];
-                if user.is_committed() { &mut client.committed } else { &mut client.bearer }.push(user);
-            }
+        let (committed, bearer): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| user.opening.is_some());
+        for (i, user) in spread(committed).enumerate() {
+            clients[i % count].committed.push(user);
+        }
+        for (i, user) in spread(bearer).enumerate() {
+            clients[i % count].bearer.push(user);
         }
         clients
+    }
+
+    /// All its users, to be shared anew.
+    pub fn into_users(self) -> impl Iterator<Item = User> {
+        self.committed.into_iter().chain(self.bearer).chain(self.started)
+    }
+
+    /// Whether it has what a request of the scenario needs.
+    pub fn can(&self, scenario: Scenario) -> bool {
+        scenario != Scenario::Revoke || !(self.started.is_empty() && self.bearer.is_empty())
     }
 
     /// One request of the scenario, and its answer.
@@ -167,7 +186,11 @@ impl Client {
                 let body = user.refresh_body(&user.refresh_token, Some(&Opening::draw(&self.rng)));
                 connection.post(FLOOR, body, StatusCode::OK).await.map(drop)
             }
-            Scenario::Start => self.start(connection, step).await.map(drop),
+            Scenario::Start => {
+                let user = self.start(connection, step).await?;
+                self.started.push(user);
+                Ok(())
+            }
             Scenario::RefreshCommitted => {
                 let turn = turn(&self.committed);
                 self.committed[turn].refresh(connection, &self.rng).await
@@ -191,6 +214,10 @@ impl Client {
                 (at, Some(user)) if at % 3 == 1 => user.refresh(connection, &self.rng).await,
                 (_, Some(user)) => user.verify(connection, true).await,
             },
+            Scenario::Revoke => {
+                let user = self.started.pop().or_else(|| self.bearer.pop()).context("no session is left to revoke")?;
+                user.revoke(connection).await
+            }
         }
     }
 
@@ -198,6 +225,16 @@ impl Client {
         let opening = number.is_multiple_of(2).then(|| Opening::draw(&self.rng));
         User::start(connection, self.number * 1_000_000 + number, opening).await
     }
+}
+
+/// Users in such an order that no two neighbours in time are neighbours.
+fn spread(users: Vec<User>) -> impl Iterator<Item = User> {
+    // A prime's multiples visit every place once, far from the one before.
+    let (mut users, stride): (Vec<_>, _) = (users.into_iter().map(Some).collect(), 7_919);
+    (0..users.len()).filter_map(move |i| {
+        let place = i * stride % users.len();
+        users[place].take()
+    })
 }
 
 /// The text of a field of the JSON that the server writes: compact, and without escapes in what is looked for here.

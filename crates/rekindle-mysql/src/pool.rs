@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
 use rekindle::store::{StoreError, StoreResult};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::MysqlConfig;
 use crate::row::Answers;
@@ -256,15 +256,14 @@ impl Lease<'_> {
         self.connection.as_ref().expect("a lease has its connection until it is given back")
     }
 
-    /// Sends a script and reads all that it answers. After an error other than a conflict, the lease is to be dropped.
+    /// Sends a script and reads all that it answers, to each packet within `limit`. After an error other than a conflict, the lease is to be dropped.
     async fn exchange(&mut self, script: &[String], limit: Duration) -> mysql_async::Result<Answers> {
         let connection = self.connection.as_mut().expect("a lease has its connection until it is given back");
-        let deadline = Instant::now() + limit;
         let mut answers = Answers::default();
         let mut rest = script;
         while !rest.is_empty() {
             let (packet, later) = rest.split_at(fitting(rest, 1, PACKET));
-            let answered = timeout_at(deadline, run(&mut connection.driver, packet, &mut answers)).await;
+            let answered = timeout(limit, run(&mut connection.driver, packet, &mut answers)).await;
             answered.unwrap_or_else(|_| Err(no_answer(limit)))?;
             rest = later;
         }

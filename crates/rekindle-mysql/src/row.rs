@@ -194,9 +194,10 @@ fn bytes<const N: usize>(value: Vec<u8>) -> Option<[u8; N]> {
 
 fn printable(value: &Value) -> String {
     let Value::Bytes(bytes) = value else { return value.as_sql(true) };
-    match (uuid::Uuid::from_slice(bytes), std::str::from_utf8(bytes)) {
-        (Ok(uuid), _) => uuid.to_string(),
-        (_, Ok(text)) if !text.contains(char::is_control) => text.to_owned(),
+    // An id is hardly ever a text, but a text or a number may have sixteen bytes.
+    match (std::str::from_utf8(bytes), uuid::Uuid::from_slice(bytes)) {
+        (Ok(text), _) if !text.contains(char::is_control) => text.to_owned(),
+        (_, Ok(uuid)) => uuid.to_string(),
         _ => {
             bytes.iter().fold("x'".to_owned(), |mut hex, byte| {
                 let _ = write!(hex, "{byte:02x}");

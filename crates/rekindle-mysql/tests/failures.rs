@@ -349,22 +349,47 @@ async fn a_read_only_server_is_unavailable_until_it_takes_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_server_is_unavailable_for_writes_and_answers_reads() {
-    let tiny = ["innodb-file-per-table=0", "innodb-data-file-path=ibdata1:12M:autoextend:max:40M"];
+async fn a_full_server_is_unavailable_for_writes_and_answers_reads_until_there_is_room_again() {
+    // What is full are the tables, and not what the server needs to undo a removal.
+    let tiny = [
+        "innodb-file-per-table=0",
+        "innodb-data-file-path=ibdata1:12M:autoextend:max:40M",
+        "innodb-undo-tablespaces=3",
+    ];
     let server = Mysql::start(&[QUICK.as_slice(), &tiny].concat());
     let (store, _url) = new_store(&server).await;
-    let first = start(&*store, session("ada")).await;
+    let first = start(&*store, session("eve")).await;
     let large = object(&format!(r#"{{"text":"{}"}}"#, "x".repeat(1 << 20)));
+    let large = || Session { data: large.clone(), ..session("ada") };
+    let full = |outcome: &StoreError| matches!(outcome, StoreError::Unavailable(text) if text.contains("full"));
     let (refused, outcome) = loop {
-        let new = Session { data: large.clone(), ..session("ada") };
+        let new = large();
         match store.start(start_of(&new)).await {
             Ok(_) => {}
             Err(error) => break (new.id, error),
         }
     };
-    assert!(matches!(&outcome, StoreError::Unavailable(text) if text.contains("full")), "{outcome}");
+    assert!(full(&outcome), "{outcome}");
+    let several: Vec<Record> = [session("ada"), large(), large()].map(unheard).into();
+    let outcome = store.put(several.clone(), Vec::new()).await.unwrap_err();
+    assert!(full(&outcome), "{outcome}");
     assert_eq!(row(&*store, first.id).await, first);
     // Nothing of it is there, and what is can be read.
     let all = store.sessions(sessions_in(scope(), at(1))).await.unwrap();
-    assert!(!all.iter().any(|s| s.id == refused));
+    assert!(!all.iter().any(|s| s.id == refused || several.contains(&unheard(s.clone()))));
+
+    store.erase_user(erase_of("ada", at(1))).await.unwrap();
+    let freed = Instant::now() + Duration::from_secs(60);
+    // The server removes erased rows in the background.
+    while let Err(outcome) = store.put(several.clone(), Vec::new()).await {
+        assert!(full(&outcome) && Instant::now() < freed, "{outcome}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    start(&*store, large()).await;
+    applied(store.advance(advance_of(&first, at(1))).await.unwrap());
+}
+
+/// A session's record, without events.
+fn unheard(session: Session) -> Record {
+    Record::Session(Box::new(StoredSession { session, idempotency: None, events: Held::default() }))
 }

@@ -235,7 +235,7 @@ pub(crate) fn insert_audit(entries: &[&AuditEntry]) -> Statement {
         // A repeated entry is the same entry.
         "INSERT INTO audit (id, entry) SELECT * FROM unnest($1::uuid[], $2::text[]) ON CONFLICT DO NOTHING",
         column(entries, |e| event_uuid(e.id)),
-        column(entries, |e| json(e)),
+        column(entries, json),
     )
 }
 

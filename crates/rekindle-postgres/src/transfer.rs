@@ -12,8 +12,13 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::PostgresStore;
-use crate::configuration::*;
-use crate::database::{Failure, statement};
+use crate::configuration::{
+    SELECT_API_KEYS, SELECT_CONFIG, SELECT_ENVIRONMENTS, SELECT_SECRET_CHECKS, SELECT_SIGNING_KEYS, environments_of,
+    insert_api_key, insert_environment, insert_product, insert_secret_checks, insert_signing_key, insert_version,
+    lock_config, read_api_key, read_audit, read_config_version, read_definition, read_secret_check, read_signing_key,
+    rows_of, set_present_version,
+};
+use crate::database::{Failure, Statement, statement};
 use crate::ends::{id_after, remove_events, remove_idempotency, remove_rows};
 use crate::journal::{event_columns, read_event, read_queued, read_revocation, revocation_columns};
 use crate::row::{Cells, scope_bytes};
@@ -200,8 +205,8 @@ impl Intent for ReadRecords {
             Some(RecordKey::Notification(id) | RecordKey::Audit(id)) => Some(event_uuid(*id)),
             _ => None,
         };
-        let page = match self.section {
-            Section::Sessions => return stored_sessions(tx, after_id, limit).await,
+        match self.section {
+            Section::Sessions => stored_sessions(tx, after_id, limit).await,
             Section::Bans => {
                 let (scope, user_id) = match &self.after {
                     Some(RecordKey::Ban(scope, user_id)) => (scope_bytes(scope), user_id.as_str().into()),
@@ -209,7 +214,7 @@ impl Intent for ReadRecords {
                 };
                 let sql = "SELECT scope, user_id, at, until, reason FROM bans WHERE (scope, user_id) > ($1, $2)
                            ORDER BY scope, user_id LIMIT $3";
-                statement!(sql, scope, user_id, limit)
+                page(tx, statement!(sql, scope, user_id, limit), |row| read_stored_ban(row).map(Record::Ban)).await
             }
             Section::Revocations => {
                 let after = match &self.after {
@@ -218,33 +223,32 @@ impl Intent for ReadRecords {
                 };
                 let sql =
                     concat!("SELECT ", revocation_columns!(), " FROM revocations WHERE seq > $1 ORDER BY seq LIMIT $2");
-                statement!(sql, after, limit)
+                page(tx, statement!(sql, after, limit), |row| read_revocation(row).map(Record::Revocation)).await
             }
-            Section::Notifications => statement!(
-                concat!(
+            Section::Notifications => {
+                let sql = concat!(
                     "SELECT id, scope, due, attempts, event FROM outbox WHERE ",
                     id_after!("$1"),
                     " ORDER BY id LIMIT $2"
-                ),
-                after_id,
-                limit,
-            ),
-            Section::Audit => statement!(
-                concat!("SELECT id, entry FROM audit WHERE ", id_after!("$1"), " ORDER BY id LIMIT $2"),
-                after_id,
-                limit,
-            ),
-        };
-        let [rows] = tx.read([page]).await?;
-        let read = |row: &Row| match self.section {
-            Section::Sessions => unreachable!("they were read with what belongs to them"),
-            Section::Bans => read_stored_ban(row).map(Record::Ban),
-            Section::Revocations => read_revocation(row).map(Record::Revocation),
-            Section::Notifications => read_queued(row).map(|queued| Record::Notification(Box::new(queued))),
-            Section::Audit => read_audit(row).map(Record::Audit),
-        };
-        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+                );
+                let read = |row: &Row| Ok(Record::Notification(Box::new(read_queued(row)?)));
+                page(tx, statement!(sql, after_id, limit), read).await
+            }
+            Section::Audit => {
+                let sql = concat!("SELECT id, entry FROM audit WHERE ", id_after!("$1"), " ORDER BY id LIMIT $2");
+                page(tx, statement!(sql, after_id, limit), |row| read_audit(row).map(Record::Audit)).await
+            }
+        }
     }
+}
+
+async fn page(
+    tx: &mut Transaction<'_>,
+    statement: Statement,
+    read: impl Fn(&Row) -> Result<Record, StoreError> + Send,
+) -> Result<Vec<Record>, Failure> {
+    let [rows] = tx.read([statement]).await?;
+    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
 }
 
 async fn stored_sessions(tx: &mut Transaction<'_>, after: Option<Uuid>, limit: i64) -> Result<Vec<Record>, Failure> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rekindle::definition::OnMaxSessions;
+use rekindle::journal::EventId;
 use rekindle::session::{EndReason, SessionId};
 use rekindle::store::*;
 use rekindle_postgres::{PostgresConfig, PostgresStore};
@@ -42,10 +43,29 @@ fn populate(postgres: &Postgres, database: &str) {
                  SELECT gen_random_uuid(), convert_to('shop/env-' || n % 10, 'UTF8'), convert_to('user-' || n % 1000, 'UTF8'),
                      {columns} FROM sessions, generate_series(1, {OTHERS}) AS n;
              INSERT INTO events SELECT id, gen_random_uuid(), created_at, 'session.start', NULL, 0, '{{}}' FROM sessions;
-             INSERT INTO idempotency SELECT scope, uuid_send(id) || uuid_send(id), '', id, 4000000000000 FROM sessions;
+             INSERT INTO idempotency
+                 SELECT scope, uuid_send(id) || uuid_send(id), uuid_send(id) || uuid_send(id), id, 4000000000000 FROM sessions;
              INSERT INTO revocations (seq, scope, session_id, below_generation, at, expires_at)
                  SELECT row_number() OVER (), scope, id, 1, 1, 4000000000000 FROM sessions;
              UPDATE feed SET last_seq = {OTHERS} + 10;
+             ANALYZE"
+        ),
+    );
+}
+
+/// Adds bans, notifications and entries of the audit log: copies of the first ones, under other ids.
+fn populate_sections(postgres: &Postgres, database: &str) {
+    postgres.sql(
+        database,
+        &format!(
+            "SET search_path = rekindle;
+             INSERT INTO bans SELECT DISTINCT scope, user_id, 1, NULL::bigint, NULL FROM sessions;
+             INSERT INTO outbox SELECT n.id, scope, session_id, due, attempts, replace(event, o.id::text, n.id::text)
+                 FROM (SELECT * FROM outbox LIMIT 1) AS o,
+                     (SELECT gen_random_uuid() AS id FROM generate_series(1, {OTHERS})) AS n;
+             INSERT INTO audit SELECT n.id, replace(entry, a.id::text, n.id::text)
+                 FROM (SELECT * FROM audit LIMIT 1) AS a,
+                     (SELECT gen_random_uuid() AS id FROM generate_series(1, {OTHERS})) AS n;
              ANALYZE"
         ),
     );
@@ -120,6 +140,25 @@ async fn statements_meet_no_more_rows_than_they_need() {
         Start { event: rekindle::journal::Event { notify: true, ..start_of(&ada).event }, ..start_of(&session("bob")) };
     meets!(1, store.start(notify));
     meets!(1, store.take_notifications(at(5), at(6), 10));
+
+    populate_sections(&postgres, &database);
+    read = postgres.server().log().len();
+    let middle = [0x80; 16];
+    let session = RecordKey::Session(SessionId::from_bytes(middle));
+    let (notification, audit) = (EventId::from_bytes(middle), EventId::from_bytes(middle));
+    meets!(10, store.records(Section::Sessions, None, 10));
+    meets!(10, store.records(Section::Sessions, Some(session.clone()), 10));
+    let page = store.records(Section::Sessions, Some(session), 10).await.unwrap();
+    let ids: Vec<_> =
+        page.iter().map(|r| (SessionId::from_bytes(r.key().to_bytes().try_into().unwrap()), None)).collect();
+    meets!(10, store.events_after(ids));
+    meets!(10, store.records(Section::Bans, None, 10));
+    meets!(10, store.records(Section::Bans, Some(RecordKey::Ban(scope_of("shop", "env-3"), user("user-3"))), 10));
+    meets!(10, store.records(Section::Revocations, Some(RecordKey::Revocation(OTHERS / 2)), 10));
+    meets!(10, store.records(Section::Notifications, Some(RecordKey::Notification(notification)), 10));
+    meets!(10, store.records(Section::Audit, Some(RecordKey::Audit(audit)), 10));
+    meets!(10, store.remove(page[..5].iter().map(Record::key).collect()));
+    meets!(10, store.put(page[5..].to_vec(), Vec::new()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,10 +3,11 @@
 mod common;
 
 use rekindle::session::Session;
-use rekindle::store::{Store, StoreError, UserQuery};
+use rekindle::store::{Section, Store, StoreError, Transfer, UserQuery};
 use rekindle_postgres::{PostgresConfig, PostgresStore};
 use rekindle_testkit::fixtures::*;
 use rekindle_testkit::servers::postgres::Postgres;
+use rekindle_testkit::transfer::{errors_of_taking_all, fill};
 
 async fn new_store() -> (PostgresStore, String) {
     let schema = common::new_schema();
@@ -56,6 +57,7 @@ async fn damaged_rows_are_named() {
         sql(format!("CREATE TABLE kept AS TABLE sessions; UPDATE sessions SET {column} = {value}"));
         let named = if column == "ended_at" { "ended_reason" } else { column };
         assert_eq!(store.session(session.id).await, corrupt("sessions", named, id.clone()));
+        assert_eq!(store.records(Section::Sessions, None, 10).await, corrupt("sessions", named, id.clone()));
         // What it cannot read, it does not touch.
         let before = sql("TABLE sessions".into());
         assert_eq!(store.update(update_of(&session, "{}", at(1))).await, corrupt("sessions", named, id.clone()));
@@ -71,6 +73,49 @@ async fn damaged_rows_are_named() {
     assert_eq!(store.users(users).await, corrupt("bans", "reason", "\\x657665".into()));
     sql("DELETE FROM config".into());
     assert_eq!(store.config_version().await, corrupt("config", "id", "1".into()));
+}
+
+#[tokio::test]
+async fn no_damaged_row_is_taken_out() {
+    let (store, schema) = new_store().await;
+    fill(&store).await;
+    let sql = |sql: String| Postgres::shared().sql(common::database(), &format!("SET search_path = {schema}; {sql}"));
+    let damages = [
+        ("events", "kind", "'session.what'", "id"),
+        ("idempotency", "key", "'x'", "session_id"),
+        ("idempotency", "request", "'x'", "session_id"),
+        ("idempotency", "expires_at", "9000000000000000", "session_id"),
+        ("bans", "scope", "'shop'", "user_id"),
+        ("bans", "user_id", "'\\xff'", "user_id"),
+        ("bans", "at", "9000000000000000", "user_id"),
+        ("bans", "reason", "'no JSON'", "user_id"),
+        ("revocations", "seq", "-1", "seq"),
+        ("revocations", "scope", "'shop'", "seq"),
+        ("revocations", "at", "9000000000000000", "seq"),
+        ("outbox", "scope", "'shop'", "id"),
+        ("outbox", "due", "9000000000000000", "id"),
+        ("outbox", "attempts", "-1", "id"),
+        ("outbox", "event", "'{}'", "id"),
+        ("audit", "entry", "'{}'", "id"),
+        ("products", "name", "'no JSON'", "tag"),
+        ("products", "longest_access", "-1", "tag"),
+        ("environments", "slug", "'-'", "slug"),
+        ("definitions", "current", "7", "tag"),
+        ("definition_versions", "definition", "'{}'", "tag"),
+        ("signing_keys", "algorithm", "'none'", "kid"),
+        ("api_keys", "hash", "'x'", "id"),
+        ("secret_checks", "check_value", "'x'", "kid"),
+        ("config", "version", "-1", "id"),
+    ];
+    for (table, column, value, id) in damages {
+        let first = format!("FROM {table} ORDER BY ctid LIMIT 1");
+        let whole = sql(format!("SELECT quote_nullable({column}) {first}"));
+        sql(format!("UPDATE {table} SET {column} = {value} WHERE ctid = (SELECT ctid {first})"));
+        let id = sql(format!("SELECT {id} FROM {table} WHERE {column} = {value}"));
+        assert_eq!(errors_of_taking_all(&store).await, [StoreError::Corrupt { table, column, id }]);
+        sql(format!("UPDATE {table} SET {column} = {whole} WHERE {column} = {value}"));
+    }
+    assert_eq!(errors_of_taking_all(&store).await, []);
 }
 
 #[tokio::test]

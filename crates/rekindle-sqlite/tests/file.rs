@@ -6,11 +6,10 @@ use std::sync::Arc;
 use rekindle::journal::{Event, EventKind};
 use rekindle::keys::{Algorithm, SigningKey};
 use rekindle::session::{EndReason, Session};
-use rekindle::store::{
-    Ban, Change, Idempotency, Permission, Record, Section, Start, Store, StoreError, Transfer, UserQuery,
-};
+use rekindle::store::{Ban, Change, Idempotency, Permission, Section, Start, Store, StoreError, Transfer, UserQuery};
 use rekindle_sqlite::{FileError, SqliteStore};
 use rekindle_testkit::fixtures::*;
+use rekindle_testkit::transfer::errors_of_taking_all;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -224,23 +223,6 @@ async fn read_all(store: &SqliteStore, session: &Session) -> Vec<StoreError> {
     errors
 }
 
-/// Takes everything out; the errors.
-async fn take_all(store: &SqliteStore) -> Vec<StoreError> {
-    let mut errors = Vec::from_iter(store.configuration().await.err());
-    let mut sessions = Vec::new();
-    for section in Section::ALL {
-        match store.records(section, None, 100).await {
-            Ok(records) => sessions.extend(records.into_iter().filter_map(|record| match record {
-                Record::Session(stored) => Some((stored.session.id, None)),
-                _ => None,
-            })),
-            Err(error) => errors.push(error),
-        }
-    }
-    errors.extend(store.events_after(sessions).await.err());
-    errors
-}
-
 #[tokio::test]
 async fn a_damaged_row_is_corrupt_by_table_column_and_id() {
     let (directory, path) = new_path();
@@ -249,7 +231,7 @@ async fn a_damaged_row_is_corrupt_by_table_column_and_id() {
     drop(store);
     let whole = std::fs::read(&path).unwrap();
     assert_eq!(read_all(&open(&path), &session).await, []);
-    assert_eq!(take_all(&open(&path)).await, []);
+    assert_eq!(errors_of_taking_all(&*open(&path)).await, []);
 
     let ada = "CAST(user_id AS TEXT) = 'ada'";
     let damages: &[(&str, &str, &str, &str)] = &[
@@ -343,7 +325,7 @@ async fn a_damaged_row_is_corrupt_by_table_column_and_id() {
         assert!(damaged > 0, "nothing to damage in {table}.{column}");
         drop(connection);
         let store = open(&path);
-        let taken = take_all(&store).await;
+        let taken = errors_of_taking_all(&*store).await;
         let errors = read_all(&store, &session).await;
         // A definition whose present version is missing shows where that version should be.
         let expected =

@@ -46,6 +46,7 @@ struct Shared {
     /// How many pieces pass until the next one is lost, with its connection; [`NEVER`] if none is to be.
     until_cut: [AtomicU32; 2],
     accepted: AtomicU32,
+    passed: [AtomicU32; 2],
 }
 
 const NEVER: u32 = u32::MAX;
@@ -65,6 +66,7 @@ impl Proxy {
             cuts: watch::Sender::new(0),
             until_cut: [AtomicU32::new(NEVER), AtomicU32::new(NEVER)],
             accepted: AtomicU32::new(0),
+            passed: [AtomicU32::new(0), AtomicU32::new(0)],
         });
         let listening = tokio::spawn(listen(listener, Arc::clone(&shared)));
         Self { port, shared, listening }
@@ -83,6 +85,12 @@ impl Proxy {
     /// How many connections were accepted so far.
     pub fn accepted(&self) -> u32 {
         self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many pieces went that way so far. A piece is what one read of the socket gives: of a client that asks and waits, a
+    /// request each.
+    pub fn passed(&self, way: Way) -> u32 {
+        self.shared.passed[way as usize].load(Ordering::SeqCst)
     }
 
     /// From here on, this happens, to open connections, too.
@@ -176,6 +184,7 @@ async fn pump(
         if cuts.has_changed().unwrap_or(true) || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
+        shared.passed[way as usize].fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -212,6 +221,7 @@ mod tests {
         let connect = || TcpStream::connect(("127.0.0.1", proxy.port()));
         let mut stream = connect().await.unwrap();
         assert!(said(&mut stream, b"one").await);
+        assert_eq!([Way::Request, Way::Answer].map(|way| proxy.passed(way)), [1, 1]);
 
         proxy.cut_after(Way::Answer, 1);
         assert!(said(&mut stream, b"two").await);

@@ -30,6 +30,8 @@ macro_rules! transfer_suite {
             what_is_put_twice_is_there_once
             an_event_that_came_late_is_copied
             a_session_is_replaced_whole
+            a_session_has_the_idempotency_key_that_it_was_put_with
+            the_feed_goes_on_after_what_was_put
             a_store_in_use_is_not_copied_to
             the_configuration_s_version_never_goes_back
         }
@@ -68,6 +70,20 @@ pub async fn records(store: &dyn Transfer, now: Timestamp) -> Vec<Record> {
         Record::Notification(_) | Record::Audit(_) => true,
     });
     all
+}
+
+/// What goes wrong when everything is taken out of a store.
+pub async fn errors_of_taking_all(store: &dyn Transfer) -> Vec<StoreError> {
+    let mut errors = Vec::from_iter(store.configuration().await.err());
+    let mut sessions = Vec::new();
+    for section in Section::ALL {
+        match store.records(section, None, u32::MAX).await {
+            Ok(records) => sessions.extend(sessions_of(&records)),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.extend(store.events_after(sessions).await.err());
+    errors
 }
 
 /// After random intents, carried out on `store` and in memory: both are copied, and the copies are equal. `empty` is copied to.
@@ -123,7 +139,8 @@ async fn full() -> MemoryStore {
     store
 }
 
-async fn fill(store: &dyn Store) {
+/// Puts something of everything into a store.
+pub async fn fill(store: &dyn Store) {
     let rng = SeededRng::new(1);
     let secrets = SecretRing::parse(&SecretRing::generate(1, &rng)).unwrap();
     store.secret_checks(secrets.checks().collect()).await.unwrap();
@@ -351,6 +368,33 @@ pub async fn a_session_is_replaced_whole(store: Arc<dyn Transfer>) {
     assert_same(&from, &*store).await;
     begin(&backup, &*store).await.pass(|_| ()).await.unwrap();
     assert_same(&backup, &*store).await;
+}
+
+/// That one alone, and no other session has it any more.
+pub async fn a_session_has_the_idempotency_key_that_it_was_put_with(store: Arc<dyn Transfer>) {
+    let mut sessions = [session("ada"), session("bob")];
+    sessions.sort_by_key(|session| session.id);
+    for keys in [[1, 2], [3, 1], [0, 3], [2, 0]] {
+        let with_key = |(session, n): (&Session, u8)| {
+            let idempotency = Idempotency { key: [n; 32], request: [n; 32], expires_at: at(5_000) };
+            let (idempotency, events) = (Some(idempotency).filter(|_| n > 0), Held::default());
+            Record::Session(Box::new(StoredSession { session: session.clone(), idempotency, events }))
+        };
+        let all: Vec<_> = sessions.iter().zip(keys).map(with_key).collect();
+        store.put(all.clone(), Vec::new()).await.unwrap();
+        assert_eq!(store.records(Section::Sessions, None, 10).await.unwrap(), all);
+    }
+}
+
+/// Who follows it misses nothing.
+pub async fn the_feed_goes_on_after_what_was_put(store: Arc<dyn Transfer>) {
+    let session = start(&*store, session("ada")).await;
+    let seq = Revocation::next_seq(0, at(1_000));
+    let (what, expires_at) = (Revoked::Below(1), at(5_000));
+    let entry = Revocation { seq, scope: scope(), session_id: session.id, what, at: at(1), expires_at };
+    store.put(vec![Record::Revocation(entry)], Vec::new()).await.unwrap();
+    applied(store.end(end_of(&session, at(2), EndReason::SignedOut)).await.unwrap());
+    assert_eq!(store.revocations(None, seq, at(2), 10).await.unwrap().len(), 1);
 }
 
 /// Nothing is lost by a mistake in an address.
