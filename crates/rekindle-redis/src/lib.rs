@@ -289,12 +289,10 @@ impl Inner {
 
 /// Awaits all, some at once, and gives their results in order.
 async fn each<T>(futures: impl IntoIterator<Item = impl Future<Output = StoreResult<T>>>) -> StoreResult<Vec<T>> {
-    let mut rest: Vec<_> = futures.into_iter().collect();
+    let mut rest = futures.into_iter().collect::<Vec<_>>().into_iter();
     let mut results = Vec::with_capacity(rest.len());
-    while !rest.is_empty() {
-        let later = rest.split_off(rest.len().min(AT_ONCE));
-        results.extend(try_join_all(rest).await?);
-        rest = later;
+    while rest.len() > 0 {
+        results.extend(try_join_all(rest.by_ref().take(AT_ONCE)).await?);
     }
     Ok(results)
 }
