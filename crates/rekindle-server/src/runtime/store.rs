@@ -54,6 +54,8 @@ impl OpenStore {
                     files::private_dir(directory)?;
                 }
                 let lock = lock(&path)?;
+                // SQLite gives the files beside it the same permissions.
+                files::new_private_file(&path, "")?;
                 let sqlite = SqliteStore::open(&path, SystemClock.now())?;
                 return Ok(Self::of(Kind::Sqlite(Arc::new(sqlite)), Some(lock)));
             }
