@@ -42,6 +42,7 @@ pub fn bloat(options: &Options) -> Result<()> {
     database.set_durable(false);
     let tokens = runtime.block_on(async {
         let engine = engine_on(database.store(database.port()).await?, dir.secrets()?).await?;
+        seed::make_signing_key(&engine).await?;
         start(&engine, options.sessions).await
     })?;
     database.set_durable(true);

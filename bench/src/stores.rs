@@ -230,7 +230,6 @@ impl Run<'_> {
     }
 
     async fn bare(&self, database: &dyn Database, users: &[User], count: usize) -> Result<BareCost> {
-        // A floor has a process for each connection only once: what was used before does not count.
         let bare = database.bare(Turns::share(users, count)).await?;
         database::measure(bare, database.pid()?, WARM, Duration::from_secs_f64(self.options.seconds)).await
     }
@@ -291,10 +290,10 @@ impl Run<'_> {
 
 /// SQLite has no database process: its floor is a bare loop of the same statements, with as many refreshes in a transaction.
 fn sqlite_floor(dir: &DataDir, group: f64, each: Duration) -> Result<BareCost> {
-    let floor = floors::store(&dir.database(), (group.round() as usize, 1), each)?;
+    let refresh = floors::refresh(&dir.database(), group.round() as usize, each)?;
     let none = Duration::ZERO;
-    let each = CpuTimes { server: none, database: none, own: floor.refresh, others: none };
-    Ok(BareCost { rate: 1.0 / floor.refresh.as_secs_f64(), each })
+    let each = CpuTimes { server: none, database: none, own: refresh, others: none };
+    Ok(BareCost { rate: 1.0 / refresh.as_secs_f64(), each })
 }
 
 /// How many round trips to the database each operation takes, carried out one at a time: counted on the wire.

@@ -1,6 +1,7 @@
 //! MariaDB, and mysql_async.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -51,12 +52,10 @@ impl Database for MysqlDatabase {
     }
 
     fn pid(&self) -> Result<u32> {
-        let file = self
-            .server
-            .sql(MAINTENANCE, "SELECT LOAD_FILE(IF(@@pid_file LIKE '/%', @@pid_file, CONCAT(@@datadir, @@pid_file)))");
-        // The client prints a line's end as two characters.
-        let digits = file.trim_end_matches("\\n").trim();
-        digits.parse().with_context(|| format!("the server's process id is `{digits}`"))
+        let path = "SELECT IF(@@pid_file LIKE '/%', @@pid_file, CONCAT(@@datadir, @@pid_file))";
+        let path = self.server.sql(MAINTENANCE, path);
+        let text = fs::read_to_string(&path).with_context(|| path)?;
+        Ok(text.trim().parse()?)
     }
 
     fn port(&self) -> u16 {
