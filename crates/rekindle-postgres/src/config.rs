@@ -22,8 +22,9 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much longer than the server's own time-out an answer may be on its way.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
-/// Statements are planned once, whatever the tables hold at that moment: by their indexes.
-const PLANNER_SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
+/// Statements are planned once, whatever the tables hold at that moment: by their indexes. Where there is none, as in tables of a
+/// few rows, the plan's cost is beyond all measure, and nothing is to be compiled for it.
+const PLANNER_SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
 
 /// Where the database is and how it is used.
 #[derive(Clone)]
