@@ -64,13 +64,13 @@ fn a_store_that_cannot_be_used_is_named_without_its_password() {
         assert!(!said.contains("s3cret"), "{said}");
     };
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    for scheme in ["postgres", "mysql", "redis", "redis+cluster"] {
+    for (scheme, database) in [("postgres", "x"), ("mysql", "x"), ("redis", ""), ("redis+cluster", "")] {
         let port = nobody.to_string();
-        refused(&format!("{scheme}://ada:s3cret@127.0.0.1:{nobody}/"), &["error: ", &port, "check"]);
+        refused(&format!("{scheme}://ada:s3cret@127.0.0.1:{nobody}/{database}"), &["error: ", &port, "check"]);
     }
     let (postgres, mysql, redis) = (Postgres::shared().port(), Mysql::shared().port(), Redis::shared().port());
-    refused(&format!("postgres://ada:s3cret@127.0.0.1:{postgres}/x"), &["password", "check"]);
-    refused(&format!("mysql://ada:s3cret@127.0.0.1:{mysql}/x"), &["login", "check"]);
+    refused(&format!("postgres://ada:s3cret@127.0.0.1:{postgres}/x"), &["error: "]);
+    refused(&format!("mysql://ada:s3cret@127.0.0.1:{mysql}/x"), &["user", "check"]);
     refused(&format!("redis://ada:s3cret@127.0.0.1:{redis}/0"), &["login", "check"]);
     for url in
         ["mongodb://ada:s3cret@127.0.0.1/x", "postgres://ada:s3cret@127.0.0.1:x/", "redis://ada:s3cret@127.0.0.1/?z=1"]
