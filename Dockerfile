@@ -1,5 +1,12 @@
 # Build:  docker build -t rekindle .
-# Run:    docker run -p 3567:3567 -v rekindle-data:/data -v ./rekindle.toml:/etc/rekindle/rekindle.toml:ro rekindle
+#
+# The configuration needs, beside issuer and secrets, what makes the server reachable from outside of the container:
+#   listen = "0.0.0.0:3567", with [tls], or with trusted_proxies naming the proxy that ends TLS; data_dir = "/data".
+# The user in the container is 10001: the files it reads must be its own, with mode 0600. No server starts without an API key.
+#
+#   mounts="-v rekindle-data:/data -v ./rekindle.toml:/etc/rekindle/rekindle.toml:ro -v ./secrets:/etc/rekindle/secrets:ro"
+# Key:    docker run --rm $mounts -e "REKINDLE_CONFIG=/etc/rekindle/rekindle.toml" rekindle api-key create --name backend --scope sessions
+# Run:    docker run -p 3567:3567 $mounts rekindle
 FROM rust:1-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src

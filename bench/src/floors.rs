@@ -8,10 +8,12 @@ use std::time::Duration;
 use anyhow::Result;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, ParsedPublicKey};
 use aws_lc_rs::{hmac, signature::KeyPair};
+use rekindle::rng::{Rng as _, SystemRng};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
 use crate::process::cpu_time;
+use crate::users::Scenario;
 
 /// The columns of `sessions`, as rekindle-sqlite writes and reads them.
 macro_rules! session_columns {
@@ -36,6 +38,8 @@ const INSERT_SESSION: &str = concat!(
 );
 const INSERT_EVENT: &str = "INSERT OR REPLACE INTO events (session_id, id, at, kind, outcome, generation, rest)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const END_SESSION: &str = "UPDATE sessions SET ended_at = ?2, ended_reason = ?3 WHERE id = ?1";
+const INSERT_REVOCATION: &str = "INSERT INTO revocations (scope, session_id, reason, session_expires_at, at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const SELECT_SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE id = ?1");
 
 /// At this length of the write-ahead log, in pages, it is moved into the file: as rekindle-sqlite does.
@@ -53,8 +57,20 @@ pub struct StoreFloors {
     pub refresh: Duration,
     /// One start's row and event inserted, likewise.
     pub start: Duration,
+    /// One session's row marked as ended, its event and its entry in the feed inserted, likewise.
+    pub end: Duration,
     /// One session's row read by its id.
     pub read: Duration,
+}
+
+/// How many writes of each kind one transaction has.
+pub struct Groups {
+    /// Refreshes.
+    pub refresh: f64,
+    /// Starts.
+    pub start: f64,
+    /// Ends.
+    pub end: f64,
 }
 
 /// A row as the update has to know it.
@@ -66,18 +82,20 @@ struct Row {
     tag: String,
     kid: i64,
     idle_expires_at: i64,
-    event_rest: String,
 }
 
-/// Measures on a store that a server has filled and no longer has open, with so many refreshes and so many starts in one
-/// transaction.
-pub fn store(database: &Path, (refreshes, starts): (usize, usize), each: Duration) -> Result<StoreFloors> {
-    let refresh = refresh(database, refreshes, each)?;
+/// Measures on a store that a server has filled and no longer has open. It may be measured several times.
+pub fn store(database: &Path, groups: &Groups, each: Duration) -> Result<StoreFloors> {
     let connection = open(database, 8 * 1024)?;
-    let rows = rows(&connection)?;
+    let mut rows = rows(&connection)?;
     let now = now(&rows);
-    let mut ids = Ids::from(now as u64, 0);
+    let mut ids = Ids::from(now as u64);
+    let rest = |kind: &str| -> Result<String> {
+        let sql = "SELECT rest FROM events WHERE kind = ?1 ORDER BY length(rest) DESC LIMIT 1";
+        Ok(connection.query_row(sql, [kind], |row| row.get(0))?)
+    };
     let mut insert_event = connection.prepare(INSERT_EVENT)?;
+    let none: Option<&str> = None;
 
     let reader = open(database, 2 * 1024)?;
     let mut select = reader.prepare(SELECT_SESSION)?;
@@ -90,49 +108,12 @@ pub fn store(database: &Path, (refreshes, starts): (usize, usize), each: Duratio
         Ok(())
     })?;
 
-    let session = connection.query_row(SELECT_SESSION, [&rows[0].id], |row| {
-        (0..row.as_ref().column_count()).map(|i| row.get::<_, Value>(i)).collect::<Result<Vec<_>, _>>()
-    })?;
-    let rest: String = connection.query_row(
-        "SELECT rest FROM events WHERE kind = 'session.start' ORDER BY length(rest) DESC LIMIT 1",
-        [],
-        |row| row.get(0),
-    )?;
-    let mut insert = connection.prepare(INSERT_SESSION)?;
-    let mut started: u64 = 0;
-    let start = per_row(&connection, starts, each, || {
-        started += 1;
-        let id = Ids { millis: now as u64 + started / 16, count: started }.next();
-        let user = Value::Blob(format!("floor-{started:08}").into_bytes());
-        for (i, value) in session.iter().enumerate() {
-            match i {
-                0 => insert.raw_bind_parameter(1, id)?,
-                16 => insert.raw_bind_parameter(17, &user)?,
-                _ => insert.raw_bind_parameter(i + 1, value)?,
-            }
-        }
-        insert.raw_execute()?;
-        let none: Option<&str> = None;
-        insert_event.execute(params![id, ids.next(), now, "session.start", none, 0, rest])?;
-        Ok(())
-    })?;
-    Ok(StoreFloors { refresh, start, read })
-}
-
-/// The first of [`store`]'s by itself. It may be measured several times.
-pub fn refresh(database: &Path, group: usize, each: Duration) -> Result<Duration> {
-    let connection = open(database, 8 * 1024)?;
-    let mut rows = rows(&connection)?;
+    let refreshed = rest("session.refresh")?;
     let mut at = (0..rows.len()).map(|i| i * 7_919 % rows.len()).collect::<Vec<_>>().into_iter().cycle();
-    let now = now(&rows);
-    // Each refresh takes two, and no event has the id of one before.
-    let mut ids = Ids::from(now as u64, rows.iter().map(|row| 2 * u64::from(row.generation)).sum());
     let mut update = connection.prepare(ADVANCE)?;
-    let mut insert_event = connection.prepare(INSERT_EVENT)?;
-    per_row(&connection, group, each, || {
+    let refresh = per_row(&connection, groups.refresh, each, || {
         let row = &mut rows[at.next().expect("a cycle")];
         let commitment = ids.next();
-        let none: Option<&str> = None;
         let mut returned = update.query(params![
             now,
             row.generation + 1,
@@ -154,10 +135,52 @@ pub fn refresh(database: &Path, group: usize, each: Duration) -> Result<Duration
         }
         anyhow::ensure!(changed > 0, "the update found no row");
         (row.generation, row.commitment) = (row.generation + 1, commitment.to_vec());
-        let event = params![row.id, ids.next(), now, "session.refresh", "advanced", row.generation, row.event_rest];
+        let event = params![row.id, ids.next(), now, "session.refresh", "advanced", row.generation, refreshed];
         insert_event.execute(event)?;
         Ok(())
-    })
+    })?;
+
+    let session = connection.query_row(SELECT_SESSION, [&rows[0].id], |row| {
+        (0..row.as_ref().column_count()).map(|i| row.get::<_, Value>(i)).collect::<Result<Vec<_>, _>>()
+    })?;
+    let started = rest("session.start")?;
+    let mut insert = connection.prepare(INSERT_SESSION)?;
+    let mut new: Vec<[u8; 16]> = Vec::new();
+    let start = per_row(&connection, groups.start, each, || {
+        if new.len().is_multiple_of(16) {
+            ids.millis += 1;
+        }
+        let id = ids.next();
+        let user = Value::Blob(format!("floor-{:08}", new.len()).into_bytes());
+        for (i, value) in session.iter().enumerate() {
+            match i {
+                0 => insert.raw_bind_parameter(1, id)?,
+                16 => insert.raw_bind_parameter(17, &user)?,
+                _ => insert.raw_bind_parameter(i + 1, value)?,
+            }
+        }
+        insert.raw_execute()?;
+        insert_event.execute(params![id, ids.next(), now, "session.start", none, 0, started])?;
+        new.push(id);
+        Ok(())
+    })?;
+
+    // Of those that were just started. No index holds what an end changes, so it costs the same when there are not enough.
+    // Where the server has ended none, the event is as long as a start's.
+    let sql = "SELECT rest FROM events WHERE kind IN ('session.end', 'session.start') ORDER BY kind LIMIT 1";
+    let ended: String = connection.query_row(sql, [], |row| row.get(0))?;
+    let mut turn = new.iter().cycle();
+    let mut mark = connection.prepare(END_SESSION)?;
+    let mut publish = connection.prepare(INSERT_REVOCATION)?;
+    let scope = rows[0].scope;
+    let end = per_row(&connection, groups.end, each, || {
+        let id = turn.next().expect("a cycle");
+        mark.execute(params![id, now, "signed_out"])?;
+        publish.execute(params![scope, id, "signed_out", now, now, now + 7_200_000])?;
+        insert_event.execute(params![id, ids.next(), now, "session.end", none, 0, ended])?;
+        Ok(())
+    })?;
+    Ok(StoreFloors { refresh, start, end, read })
 }
 
 /// A moment at which all these sessions are active.
@@ -175,11 +198,6 @@ fn open(database: &Path, cache_kib: i64) -> Result<Connection> {
 
 fn rows(connection: &Connection) -> Result<Vec<Row>> {
     let last: i64 = connection.query_row("SELECT max(rowid) FROM sessions", [], |row| row.get(0))?;
-    let rest: String = connection.query_row(
-        "SELECT rest FROM events WHERE kind = 'session.refresh' ORDER BY length(rest) DESC LIMIT 1",
-        [],
-        |row| row.get(0),
-    )?;
     let sql = "SELECT id, generation, commitment, scope, tag, kid, idle_expires_at FROM sessions
                WHERE rowid % ?1 = 0 AND ended_at IS NULL LIMIT ?2";
     let mut statement = connection.prepare(sql)?;
@@ -192,7 +210,6 @@ fn rows(connection: &Connection) -> Result<Vec<Row>> {
             tag: row.get(4)?,
             kid: row.get(5)?,
             idle_expires_at: row.get(6)?,
-            event_rest: rest.clone(),
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -209,20 +226,21 @@ fn visit(row: &rusqlite::Row<'_>) -> Result<usize> {
 }
 
 /// Ids that sort by time, as UUIDv7 do.
-pub struct Ids {
+struct Ids {
     millis: u64,
     count: u64,
 }
 
 impl Ids {
-    /// Those of this moment, after so many others.
-    pub fn from(millis: u64, count: u64) -> Self {
-        Self { millis, count }
+    /// Those of this moment, none of which was ever there.
+    fn from(millis: u64) -> Self {
+        let mut count = [0; 8];
+        SystemRng::default().fill(&mut count);
+        Self { millis, count: u64::from_ne_bytes(count) }
     }
 
-    /// The next one.
-    pub fn next(&mut self) -> [u8; 16] {
-        self.count += 1;
+    fn next(&mut self) -> [u8; 16] {
+        self.count = self.count.wrapping_add(1);
         let mut id = [0; 16];
         id[..6].copy_from_slice(&self.millis.to_be_bytes()[2..]);
         // Spread, as random bits are.
@@ -234,11 +252,11 @@ impl Ids {
 /// CPU time for one row of transactions of `group` rows, checkpoints included.
 fn per_row(
     connection: &Connection,
-    group: usize,
+    group: f64,
     at_least: Duration,
     mut row: impl FnMut() -> Result<()>,
 ) -> Result<Duration> {
-    let group = group.max(1);
+    let group = group.round().max(1.0) as usize;
     let mut begin = connection.prepare("BEGIN IMMEDIATE")?;
     let mut commit = connection.prepare("COMMIT")?;
     let (mut log_pages, mut unmoved) = (0, 0);
@@ -269,6 +287,19 @@ pub struct CryptoFloors {
     pub check: Duration,
     /// HMAC-SHA256 of a refresh token's 42 bytes.
     pub mac: Duration,
+}
+
+impl CryptoFloors {
+    /// What an operation needs of them. A refresh checks the MAC of one token and makes another; a start makes one, an end
+    /// checks one. A known access token needs none.
+    pub fn of(&self, scenario: Scenario) -> Duration {
+        match scenario {
+            Scenario::RefreshCommitted | Scenario::RefreshBearer => self.sign + 2 * self.mac,
+            Scenario::Start => self.sign + self.mac,
+            Scenario::Revoke => self.mac,
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// Measures aws-lc.

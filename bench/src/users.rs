@@ -16,7 +16,7 @@ const VERIFY: &str = "/v1/default/dev/sessions/verify";
 const END: &str = "/v1/default/dev/sessions/end";
 
 /// How many of a client's committed users take part when known tokens are verified.
-const KNOWN: usize = 128;
+pub const KNOWN: usize = 128;
 
 /// What the users do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +63,14 @@ impl User {
         }
     }
 
-    /// Its session's id, generation and commitment, if it is committed.
-    pub fn committed(&self) -> Option<(SessionId, u32, Commitment)> {
-        self.opening.as_ref().map(|opening| (self.session_id, self.generation, opening.commitment()))
+    /// Its session's id.
+    pub fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// Its session's generation and commitment, if it is committed.
+    pub fn position(&self) -> Option<(u32, Commitment)> {
+        self.opening.as_ref().map(|opening| (self.generation, opening.commitment()))
     }
 
     async fn start(connection: &mut Connection, number: usize, opening: Option<Opening>) -> Result<Self> {

@@ -200,7 +200,7 @@ impl MysqlStore {
         );
         let mut found = transaction
             .ask(vec![
-                sql!(newest_sql, product, env, key.algorithm.as_str()),
+                sql!(newest_sql, product, env, key.chain.as_str()),
                 sql!(format!("{} WHERE kid = ?", KIDS.select()), key.kid.as_str()),
             ])
             .await?;
@@ -272,11 +272,10 @@ async fn plan(change: &Change, transaction: &mut Transaction<'_>, writes: &mut W
         Change::UpdateProduct(product) => Some(&product.tag),
         Change::DeleteProduct { product, .. }
         | Change::CreateEnvironment(product, _)
-        | Change::UpdateEnvironment(product, _)
         | Change::CreateDefinition(product, _)
         | Change::UpdateDefinition { product, .. }
         | Change::DeleteDefinition { product, .. } => Some(product),
-        Change::DeleteEnvironment { scope, .. } => Some(&scope.product),
+        Change::UpdateEnvironment { scope, .. } | Change::DeleteEnvironment { scope, .. } => Some(&scope.product),
         Change::CreateProduct(_) | Change::CreateApiKey(_) | Change::RevokeApiKey { .. } => None,
     };
     if let Some(product) = of_product
@@ -314,12 +313,13 @@ async fn plan(change: &Change, transaction: &mut Transaction<'_>, writes: &mut W
             let values = environment_values(product, environment);
             writes.statement(format!("{} VALUES ({values})", ENVIRONMENTS.insert()));
         }
-        Change::UpdateEnvironment(product, environment) => {
-            if !has_environment(transaction, product, environment.slug.as_str()).await? {
+        Change::UpdateEnvironment { scope: Scope { product, env }, patch: EnvironmentPatch { name, active } } => {
+            if !has_environment(transaction, product, env.as_str()).await? {
                 return Ok(Changed::Missing);
             }
-            let sql = "UPDATE environments SET name = ?, active = ? WHERE product = ? AND slug = ?";
-            writes.statement(sql!(sql, &environment.name, environment.active, product, &environment.slug));
+            let sql = "UPDATE environments SET name = coalesce(?, name), active = coalesce(?, active) \
+                       WHERE product = ? AND slug = ?";
+            writes.statement(sql!(sql, name.as_ref(), *active, product, env));
         }
         Change::DeleteEnvironment { scope, now } => {
             if !has_environment(transaction, &scope.product, scope.env.as_str()).await? {
@@ -512,7 +512,7 @@ fn signing_key(row: &mut Cells) -> StoreResult<SigningKey> {
     Ok(SigningKey {
         kid: row.parsed("kid")?,
         scope: row.scope()?,
-        algorithm: row.parsed("algorithm")?,
+        chain: row.parsed("algorithm")?,
         public_jwk: row.text("public_jwk")?,
         wrapped: row.blob("wrapped")?,
         created_at: row.time("created_at")?,
@@ -554,7 +554,7 @@ fn signing_key_values(key: &SigningKey, seq: &str) -> String {
         key.kid.as_str(),
         &key.scope.product,
         &key.scope.env,
-        key.algorithm.as_str(),
+        key.chain.as_str(),
         &key.public_jwk,
         key.wrapped.as_slice(),
         key.created_at,

@@ -32,7 +32,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// What each connection is set to, whatever the server's defaults are. The server ends idle connections later than the
 /// pool.
 const SETTINGS: &str = "SET SESSION autocommit = 1, time_zone = '+00:00', foreign_key_checks = 1, unique_checks = 1, \
-     completion_type = 'NO_CHAIN', wait_timeout = 3600, \
+     completion_type = 'NO_CHAIN', wait_timeout = 3600, net_read_timeout = 30, net_write_timeout = 60, \
+     sql_select_limit = 18446744073709551615, sql_safe_updates = 0, sql_big_selects = 1, sql_auto_is_null = 0, \
+     max_sort_length = 1024, \
      sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION'";
 
 /// What a connection to a node of a cluster is set to as well: the node first applies what the others have committed,
@@ -102,8 +104,8 @@ impl Pool {
             let script = [
                 SETTINGS.to_owned(),
                 "SET NAMES utf8mb4 COLLATE utf8mb4_bin".into(),
-                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".into(),
-                format!("SET SESSION innodb_lock_wait_timeout = {lock_wait}"),
+                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE".into(),
+                format!("SET SESSION innodb_lock_wait_timeout = {lock_wait}, lock_wait_timeout = {lock_wait}"),
                 "SHOW SESSION VARIABLES LIKE 'wsrep_on'".into(),
             ];
             let mut answers = Answers::default();

@@ -23,6 +23,7 @@ const COUNTED: u32 = 100_000;
 
 const COUNTS: Table = Table { name: "information_schema.tables", columns: &["counted", "table_rows"], id: 0 };
 const HELD: Table = Table { name: "events", columns: &["session_id", "count", "id"], id: 0 };
+const SIZES: Table = Table { name: "sessions", columns: &["size"], id: 0 };
 const BANNING: Table = Table { name: "bans", columns: &["product"], id: 0 };
 
 #[async_trait]
@@ -110,7 +111,9 @@ impl MysqlStore {
     }
 
     async fn read_stored_sessions(&self, after: Option<&RecordKey>, limit: u32) -> StoreResult<Vec<Record>> {
-        let next = next(&SESSIONS, after, limit);
+        let sizes = format!("SELECT LENGTH(data) + LENGTH(claims) FROM sessions{}", next(&SESSIONS, after, limit));
+        let sizes: Vec<u64> = self.pool.ask(vec![sizes]).await?.all(&SIZES, |row| row.parsed("size"))?;
+        let next = next(&SESSIONS, after, page_length(sizes) as u32);
         let page = format!("(SELECT id AS page_id FROM sessions{next}) page");
         let mut answers = self
             .pool

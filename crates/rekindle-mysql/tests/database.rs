@@ -395,7 +395,7 @@ fn some_signing_key() -> SigningKey {
     SigningKey {
         kid: "k".parse().unwrap(),
         scope: scope(),
-        algorithm: Algorithm::EdDsa,
+        chain: Algorithm::EdDsa.into(),
         public_jwk: "{}".into(),
         wrapped: vec![1],
         created_at: T0,

@@ -169,7 +169,7 @@ impl Intent for AddSigningKey {
         let present = rows.iter().map(read_signing_key).collect::<Result<Vec<_>, _>>()?;
         let newest = present
             .iter()
-            .filter(|k| k.algorithm == key.algorithm)
+            .filter(|k| k.chain == key.chain)
             .max_by(|a, b| (a.signs_from, a.created_at, &a.kid).cmp(&(b.signs_from, b.created_at, &b.kid)));
         if newest.map(|k| &k.kid) != self.newest.as_ref() {
             return Ok(false);
@@ -280,12 +280,14 @@ async fn change(tx: &mut Transaction<'_>, change: &Change, version: i64) -> Resu
             }
             done_or(Changed::Exists, tx, insert_environment(product, environment)).await
         }
-        Change::UpdateEnvironment(product, environment) => {
+        Change::UpdateEnvironment { scope: Scope { product, env }, patch } => {
             if !has_product(tx, product).await? {
                 return Ok(Changed::NoProduct);
             }
-            let sql = "UPDATE environments SET name = $3, active = $4 WHERE product = $1 AND slug = $2 RETURNING slug";
-            done_or(Changed::Missing, tx, environment_row(sql, product, environment)).await
+            let sql = "UPDATE environments SET name = coalesce($3, name), active = coalesce($4, active) \
+                       WHERE product = $1 AND slug = $2 RETURNING slug";
+            let (env, name) = (env.as_str().to_owned(), patch.name.as_ref().map(json));
+            done_or(Changed::Missing, tx, statement!(sql, text(product), env, name, patch.active)).await
         }
         Change::DeleteEnvironment { scope, now } => delete_environment(tx, scope, *now).await,
         Change::CreateDefinition(product, definition) => create_definition(tx, product, definition).await,
@@ -326,7 +328,7 @@ pub(crate) fn insert_signing_key(key: &SigningKey, seq: i64) -> Statement {
         key.kid.as_str().to_owned(),
         seq,
         scope_bytes(&key.scope),
-        key.algorithm.as_str(),
+        key.chain.as_str(),
         key.public_jwk.clone(),
         key.wrapped.clone(),
         key.created_at.millis(),
@@ -578,7 +580,7 @@ pub(crate) fn read_signing_key(row: &Row) -> Result<SigningKey, StoreError> {
     Ok(SigningKey {
         kid: row.parsed("kid")?,
         scope: row.scope("scope")?,
-        algorithm: row.parsed("algorithm")?,
+        chain: row.parsed("algorithm")?,
         public_jwk: row.text("public_jwk")?.into(),
         wrapped: row.bytes("wrapped")?.into(),
         created_at: row.time("created_at")?,

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rekindle::journal::Rest;
 use rekindle::session::Session;
 use rekindle::store::{Advance, Cas, StoreError, StoreResult};
 use tokio::sync::oneshot;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use crate::database::{Database, Statement, statement};
 use crate::row::{Cells, scope_bytes};
 use crate::sessions::{read_session, session_columns, uuid};
-use crate::transaction::{Rest, Transactional, column, json};
+use crate::transaction::{Transactional, column, json};
 
 /// How many statements of refreshes are under way at once.
 const LANES: usize = 8;

@@ -1,11 +1,10 @@
 //! What is told of sessions: the journal, the outbox for webhooks, and the revocation feed.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use rekindle::clock::Timestamp;
-use rekindle::journal::{Event, EventId};
+use rekindle::journal::{Event, EventId, Rest};
 use rekindle::session::{Scope, SessionId};
 use rekindle::store::*;
 use tokio_postgres::Row;
@@ -14,7 +13,7 @@ use uuid::Uuid;
 use crate::database::{Database, Failure, statement};
 use crate::row::{Cells, scope_bytes};
 use crate::sessions::uuid;
-use crate::transaction::{Intent, Rest, Transaction, event_uuid};
+use crate::transaction::{Intent, Transaction, event_uuid};
 
 /// The columns of `events` that [`read_event`] reads.
 macro_rules! event_columns {
@@ -158,22 +157,12 @@ pub(crate) fn read_queued(row: &Row) -> Result<Queued, StoreError> {
 pub(crate) fn read_event(row: &Row) -> Result<Event, StoreError> {
     let row = Cells::new(row, "events", "id");
     let rest: Rest<'static> = row.json("rest")?;
+    let id = EventId::from_bytes(row.uuid("id")?);
     Ok(Event {
-        id: EventId::from_bytes(row.uuid("id")?),
-        at: row.time("at")?,
-        kind: row.parsed("kind")?,
         session_id: Some(SessionId::from_bytes(row.uuid("session_id")?)),
-        user_id: rest.user_id.map(Cow::into_owned),
         outcome: row.parsed_opt("outcome")?,
         generation: row.int("generation")?,
-        presented_generation: rest.presented_generation,
-        reason: rest.reason,
-        theft: rest.theft,
-        counterpart: rest.counterpart.map(Cow::into_owned),
-        client: rest.client.map(Cow::into_owned).unwrap_or_default(),
-        request_id: rest.request_id.map(Cow::into_owned),
-        actor: rest.actor.map(Cow::into_owned),
-        notify: false,
+        ..rest.event(id, row.time("at")?, row.parsed("kind")?)
     })
 }
 

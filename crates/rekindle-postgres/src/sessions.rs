@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use rekindle::clock::Timestamp;
 use rekindle::definition::OnMaxSessions;
+use rekindle::journal::Event;
 use rekindle::refresh::Commitment;
 use rekindle::rotation::Position;
 use rekindle::session::{EndReason, Ended, Object, Scope, Session, SessionId, UserId};
@@ -287,14 +288,10 @@ impl Intent for Advance {
     type Outcome = Cas;
 
     async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
-        let cas = conditional(tx, self.id, |s| self.applies_to(s), |s| self.apply(s)).await?;
-        if let Cas::Applied(session) = &cas {
-            tx.write(save(session));
-            if let Some(elevation) = &self.elevation {
-                let below = Revoked::Below(session.min_generation);
-                tx.revoke(&session.scope, session.id, below, self.now, elevation.feed_until);
-            }
-            tx.journal(&session.scope, self.event.clone());
+        let cas = conditional(tx, self.id, &self.event, |s| self.applies_to(s), |s| self.apply(s)).await?;
+        if let (Cas::Applied(session), Some(elevation)) = (&cas, &self.elevation) {
+            let below = Revoked::Below(session.min_generation);
+            tx.revoke(&session.scope, session.id, below, self.now, elevation.feed_until);
         }
         Ok(cas)
     }
@@ -305,12 +302,7 @@ impl Intent for FastForward {
     type Outcome = Cas;
 
     async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
-        let cas = conditional(tx, self.id, |s| self.applies_to(s), |s| self.apply(s)).await?;
-        if let Cas::Applied(session) = &cas {
-            tx.write(save(session));
-            tx.journal(&session.scope, self.event.clone());
-        }
-        Ok(cas)
+        conditional(tx, self.id, &self.event, |s| self.applies_to(s), |s| self.apply(s)).await
     }
 }
 
@@ -319,12 +311,7 @@ impl Intent for Update {
     type Outcome = Cas;
 
     async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
-        let cas = conditional(tx, self.id, |s| self.applies_to(s), |s| self.apply(s)).await?;
-        if let Cas::Applied(session) = &cas {
-            tx.write(save(session));
-            tx.journal(&session.scope, self.event.clone());
-        }
-        Ok(cas)
+        conditional(tx, self.id, &self.event, |s| self.applies_to(s), |s| self.apply(s)).await
     }
 }
 
@@ -358,16 +345,19 @@ async fn find(tx: &mut Transaction<'_>, id: SessionId) -> Result<Option<Session>
     Ok(rows.first().map(read_session).transpose()?)
 }
 
-/// Applies an effect to the locked row, which is still to be [saved](save), if the condition holds.
+/// Applies an effect to the locked row and tells of it, if the condition holds.
 async fn conditional(
     tx: &mut Transaction<'_>,
     id: SessionId,
+    event: &Event,
     applies: impl Fn(&Session) -> bool + Send,
     apply: impl FnOnce(&mut Session) + Send,
 ) -> Result<Cas, Failure> {
     match find(tx, id).await? {
         Some(mut session) if applies(&session) => {
             apply(&mut session);
+            tx.write(save(&session));
+            tx.journal(&session.scope, event.clone());
             Ok(Cas::Applied(session))
         }
         other => Ok(Cas::Stale(other)),

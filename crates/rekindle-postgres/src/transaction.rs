@@ -1,15 +1,13 @@
 //! An intent as one transaction: what it reads, what it writes, and the journal, outbox and feed at its end.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rekindle::clock::Timestamp;
-use rekindle::journal::{Counterpart, Event, EventId};
-use rekindle::rotation::TheftKind;
-use rekindle::session::{Client, EndReason, Scope, SessionId, UserId};
+use rekindle::journal::{Event, EventId, Rest};
+use rekindle::session::{Scope, SessionId};
 use rekindle::store::{AuditEntry, Notification, Queued, Revocation, Revoked};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -143,44 +141,6 @@ impl<'c> Transaction<'c> {
 /// JSON as columns hold it.
 pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("what is stored is JSON")
-}
-
-/// What an event says beyond its table's columns.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Rest<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) user_id: Option<Cow<'a, UserId>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) presented_generation: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<EndReason>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) theft: Option<TheftKind>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) counterpart: Option<Cow<'a, Counterpart>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) client: Option<Cow<'a, Client>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) request_id: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) actor: Option<Cow<'a, str>>,
-}
-
-impl<'a> Rest<'a> {
-    /// Of an event.
-    pub(crate) fn of(event: &'a Event) -> Self {
-        Self {
-            user_id: event.user_id.as_ref().map(Cow::Borrowed),
-            presented_generation: event.presented_generation,
-            reason: event.reason,
-            theft: event.theft,
-            counterpart: event.counterpart.as_ref().map(Cow::Borrowed),
-            client: Some(&event.client).filter(|c| **c != Client::default()).map(Cow::Borrowed),
-            request_id: event.request_id.as_deref().map(Cow::Borrowed),
-            actor: event.actor.as_deref().map(Cow::Borrowed),
-        }
-    }
 }
 
 /// One value of each item, as an array parameter.

@@ -252,15 +252,23 @@ async fn page(
 }
 
 async fn stored_sessions(tx: &mut Transaction<'_>, after: Option<Uuid>, limit: i64) -> Result<Vec<Record>, Failure> {
-    let sql = concat!("SELECT ", session_columns!(), " FROM sessions WHERE ", id_after!("$1"), " ORDER BY id LIMIT $2");
+    let sql = concat!(
+        "SELECT id, (octet_length(data) + octet_length(claims))::bigint AS size FROM sessions WHERE ",
+        id_after!("$1"),
+        " ORDER BY id LIMIT $2"
+    );
     let [rows] = tx.read([statement!(sql, after, limit)]).await?;
+    let sizes: Vec<u64> =
+        rows.iter().map(|row| Cells::new(row, "sessions", "id").int("size")).collect::<Result<_, _>>()?;
+    let sql = concat!("SELECT ", session_columns!(), " FROM sessions WHERE ", id_after!("$1"), " ORDER BY id LIMIT $2");
+    let [rows] = tx.read([statement!(sql, after, page_length(sizes) as i64)]).await?;
     let sessions = read_sessions(&rows)?;
     let ids = column(&sessions, |s| uuid(s.id));
     let [known, held] = tx
         .read([
             statement!(
                 "SELECT session_id, key, request, expires_at FROM idempotency WHERE session_id = ANY ($1::uuid[])
-                 ORDER BY scope, key",
+                 ORDER BY expires_at DESC, key DESC",
                 ids.clone(),
             ),
             statement!(

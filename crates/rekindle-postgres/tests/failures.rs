@@ -9,12 +9,14 @@ use futures_util::future::BoxFuture;
 use rekindle::definition::OnMaxSessions;
 use rekindle::journal::{EventId, EventKind};
 use rekindle::memory::MemoryStore;
+use rekindle::rng::Rng as _;
 use rekindle::session::{Auth, EndReason, Session};
 use rekindle::store::*;
 use rekindle_postgres::{PostgresConfig, PostgresStore};
 use rekindle_testkit::fixtures::*;
 use rekindle_testkit::proxy::{Behaviour, Proxy, Way};
-use rekindle_testkit::servers::postgres::Postgres;
+use rekindle_testkit::seam::SeededRng;
+use rekindle_testkit::servers::postgres::{Postgres, SMALL};
 use tokio::time::{Instant, timeout};
 
 /// A store through a proxy.
@@ -58,13 +60,13 @@ async fn settled_traces(store: &dyn Store, session: &Session) -> String {
 }
 
 /// An intent as made for a session, to be carried out on any store, any number of times.
-type Repeatable = Box<dyn Fn(Arc<dyn Store>) -> BoxFuture<'static, StoreResult<()>>>;
+type Repeatable = Box<dyn Fn(Arc<dyn Transfer>) -> BoxFuture<'static, StoreResult<()>>>;
 
 /// Carries out an intent through a proxy that loses each piece of it in turn, either way. What is lost leaves nothing or
 /// everything, and the intent, repeated until it is answered, leaves what it leaves in the store in memory.
 async fn survives_losses(make: impl Fn(&Session) -> Repeatable) {
     let (store, proxy) = through_proxy("&pool_size=2").await;
-    let (store, memory): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(store), Arc::new(MemoryStore::new()));
+    let (store, memory): (Arc<dyn Transfer>, Arc<dyn Transfer>) = (Arc::new(store), Arc::new(MemoryStore::new()));
     for way in [Way::Request, Way::Answer] {
         let mut lost = 0;
         for pieces in 0.. {
@@ -174,6 +176,20 @@ survives! {
         let environment = Environment { slug: s.scope.env.clone(), name: "\u{0}".into(), active: true };
         (Change::CreateEnvironment(tag("default"), environment), audit("environment.create", at(1)))
     }, |store, change| store.change(change.0, change.1);
+    a_lost_put: |s| {
+        let idempotency = Some(Idempotency { key: [1; 32], request: [1; 32], expires_at: at(5_000) });
+        let session = Session { version: 2, data: object("{}"), ..s.clone() };
+        let ban = Ban { at: at(1), until: None, reason: None };
+        let (what, seq) = (Revoked::Below(1), Revocation::next_seq(0, at(1)));
+        let records = vec![
+            Record::Session(Box::new(StoredSession { session, idempotency, events: Held::default() })),
+            Record::Ban(StoredBan { scope: s.scope.clone(), user_id: s.user_id.clone(), ban }),
+            Record::Revocation(Revocation { seq, scope: s.scope.clone(), session_id: s.id, what, at: at(1), expires_at: at(500) }),
+            Record::Audit(audit("put", at(1))),
+        ];
+        (records, vec![event_of(s, EventKind::Refresh, at(1))])
+    }, |store, put| store.put(put.0, put.1);
+    a_lost_removal: |s| vec![RecordKey::Session(s.id)], |store, keys| store.remove(keys);
 }
 
 #[tokio::test]
@@ -302,4 +318,48 @@ async fn a_server_that_takes_no_writes_is_unavailable_until_it_does() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     store.ping().await.unwrap();
     applied(store.advance(advance_of(&session, at(1))).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_full_disk_is_unavailable_until_there_is_room() {
+    let postgres = Postgres::with_small_disk(40 << 20);
+    let database = postgres.new_database();
+    postgres.sql("postgres", &format!("ALTER DATABASE {database} SET TABLESPACE {SMALL}"));
+    let rows = "SELECT repeat('x', 1000) FROM generate_series(1, 10000)";
+    postgres.sql("postgres", &format!("CREATE TABLE ballast TABLESPACE {SMALL} AS {rows}"));
+    let store = PostgresStore::open(PostgresConfig::parse(&postgres.url(&database)).unwrap()).await.unwrap();
+    let (rng, mut random) = (SeededRng::new(1), vec![0; 256 << 10]);
+    // What is not random would be compressed.
+    let mut large = || {
+        rng.fill(&mut random);
+        let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        Session { data: object(&format!(r#"{{"text":"{hex}"}}"#)), ..session("ada") }
+    };
+    let mut started = Vec::new();
+    let refused = loop {
+        let next = large();
+        match store.start(start_of(&next)).await {
+            Ok(_) => started.push(next),
+            Err(StoreError::Unavailable(why)) => {
+                assert!(why.contains("53100"), "{why}");
+                break next;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(started.len() < 200, "the disk is not full");
+    };
+    assert!(started.len() > 5, "{}", started.len());
+    for _ in 0..5 {
+        assert!(is_unavailable(&store.start(start_of(&large())).await));
+        assert!(is_unavailable(&store.start(start_of(&refused)).await));
+    }
+    // What was acknowledged is there, and of what was refused nothing.
+    assert_eq!(store.sessions(sessions_in(scope(), at(1))).await.unwrap().len(), started.len());
+    assert_eq!(store.session(refused.id).await, Ok(None));
+    assert_eq!(row(&store, started[0].id).await, started[0]);
+
+    postgres.sql("postgres", "DROP TABLE ballast");
+    assert_eq!(store.start(start_of(&refused)).await, Ok(Started::Created(Vec::new())));
+    applied(store.advance(advance_of(&started[0], at(1))).await.unwrap());
+    assert_eq!(store.sessions(sessions_in(scope(), at(1))).await.unwrap().len(), started.len() + 1);
 }

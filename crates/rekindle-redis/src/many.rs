@@ -244,25 +244,13 @@ impl Inner {
         loop {
             let entries = walk.next(self, SLICE).await?;
             let rows = self.rows(&entries).await?;
-            let mut keys = Vec::new();
-            for row in &rows {
-                if let Some(key) = &row.origin.idempotency {
-                    let user = UserKey::new(&row.session.scope, &row.session.user_id);
-                    keys.push(self.keys.user_idempotency(user, key));
-                    keys.push(self.keys.idempotency(&row.session.scope, key));
-                }
-            }
-            each(keys.into_iter().map(|key| self.delete(key))).await?;
+            each(rows.iter().map(|row| self.forget_key(row))).await?;
             let removable: Vec<Entry> = rows.iter().map(entry).collect();
             each(removable.iter().map(|entry| self.remove_session(entry))).await?;
             if entries.len() < SLICE {
                 return Ok(());
             }
         }
-    }
-
-    pub(crate) async fn delete(&self, key: String) -> StoreResult<()> {
-        self.link.write(redis::cmd("DEL").arg(&key), &key).await
     }
 }
 

@@ -85,6 +85,17 @@ impl Call {
         self.arguments.extend(argument.to_redis_args());
     }
 
+    /// What becomes of a hash: its fields to set, with their values, and those to remove.
+    pub(crate) fn push_changes<T: ToRedisArgs>(&mut self, set: Vec<(T, String)>, removed: Vec<T>) {
+        self.push(set.len());
+        for (field, value) in set {
+            self.push(field);
+            self.push(value);
+        }
+        self.push(removed.len());
+        removed.into_iter().for_each(|field| self.push(field));
+    }
+
     /// By the script's hash; the server may not know it.
     pub(crate) fn by_hash(&self) -> Cmd {
         self.command("EVALSHA", self.script.hash())
@@ -111,7 +122,7 @@ mod tests {
     #[test]
     fn scripts_and_rows_have_the_same_fields() {
         let text = include_str!("scripts/fields.lua");
-        let list = text.split_once('{').unwrap().1.split_once('}').unwrap().0;
+        let list = text.split_once("KEYS[1],").unwrap().1.split_once(')').unwrap().0;
         let fields: Vec<&str> = list.split(',').map(|field| field.trim().trim_matches('\'')).collect();
         assert_eq!(fields, crate::row::FIELDS);
         let (names, places) = text.rsplit_once("local ").unwrap().1.split_once('=').unwrap();

@@ -89,11 +89,14 @@ impl Inner {
             .arg(now.millis())
             .arg(row::position(next.generation, next.commitment))
             .arg(row::issued(next))
-            .arg((*now + advance.idle_timeout).millis())
-            .arg(elevation.as_ref().map(|e| json(&e.auth)).unwrap_or_default())
-            .arg(next.generation);
+            .arg((*now + advance.idle_timeout).millis());
         push_event(&mut call, event);
-        let (applied, reply): (bool, Vec<Option<Vec<u8>>>) = self.link.run(&call.arg(lines(&effects))).await?;
+        if elevation.is_some() || !effects.is_empty() {
+            call.push(lines(&effects));
+            call.push(elevation.as_ref().map(|e| json(&e.auth)).unwrap_or_default());
+            call.push(next.generation);
+        }
+        let (applied, reply): (bool, Vec<Option<Vec<u8>>>) = self.link.run(&call).await?;
         let Found::Row(row) = row::decode(*id, reply)? else { return Ok(Cas::Stale(None)) };
         self.settle_row(&row).await?;
         Ok(if applied { Cas::Applied(row.session) } else { Cas::Stale(Some(row.session)) })
@@ -251,15 +254,7 @@ impl Inner {
         events: &[Event],
     ) -> Call {
         let mut call = WRITE.on(&self.keys.session(id)).arg(self.token()).arg(revision).arg(lines(effects));
-        call.push(set.len());
-        for (field, value) in set {
-            call.push(field);
-            call.push(value);
-        }
-        call.push(removed.len());
-        for field in removed {
-            call.push(field);
-        }
+        call.push_changes(set, removed);
         let mut sorted: Vec<&Event> = events.iter().collect();
         sorted.sort_by_key(|event| event.id);
         for event in sorted {

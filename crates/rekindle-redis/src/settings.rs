@@ -21,7 +21,7 @@ use redis::RedisResult;
 use rekindle::clock::{Seconds, Timestamp};
 use rekindle::definition::Definition;
 use rekindle::journal::EventId;
-use rekindle::keys::{Algorithm, KeyId, SigningKey};
+use rekindle::keys::{Chain, KeyId, SigningKey};
 use rekindle::session::{Env, Scope, Tag};
 use rekindle::store::*;
 use serde::de::DeserializeOwned;
@@ -73,7 +73,8 @@ struct SavedKey {
     /// The version of the configuration that it was added to: their order.
     order: u64,
     scope: SavedScope,
-    algorithm: Algorithm,
+    #[serde(rename = "algorithm")]
+    chain: Chain,
     public_jwk: String,
     wrapped: String,
     created_at: i64,
@@ -141,7 +142,7 @@ impl Config {
             let key = SigningKey {
                 kid: kid.parse().map_err(|_| corrupt())?,
                 scope: saved.scope.scope().ok_or_else(corrupt)?,
-                algorithm: saved.algorithm,
+                chain: saved.chain,
                 public_jwk: saved.public_jwk,
                 wrapped: bytes(&saved.wrapped).ok_or_else(corrupt)?,
                 created_at: Timestamp::from_millis(saved.created_at),
@@ -193,7 +194,7 @@ impl Edit {
         let saved = SavedKey {
             order,
             scope: SavedScope::new(&key.scope),
-            algorithm: key.algorithm,
+            chain: key.chain,
             public_jwk: key.public_jwk.clone(),
             wrapped: hex(&key.wrapped),
             created_at: key.created_at.millis(),
@@ -342,14 +343,20 @@ impl Inner {
                 }
             },
             Change::DeleteProduct { product, now } => return self.delete_product(config, product, *now).await,
-            Change::CreateEnvironment(product, environment) | Change::UpdateEnvironment(product, environment) => {
+            Change::CreateEnvironment(product, environment) => {
                 let field = format!("environment:{product}/{}", environment.slug);
-                let creates = matches!(change, Change::CreateEnvironment(..));
                 match (config.product(product)?, config.fields.contains_key(&field)) {
                     (None, _) => return Ok(Err(Changed::NoProduct)),
-                    (Some(_), true) if creates => return Ok(Err(Changed::Exists)),
-                    (Some(_), false) if !creates => return Ok(Err(Changed::Missing)),
-                    (Some(_), _) => edit.set(field, environment),
+                    (Some(_), true) => return Ok(Err(Changed::Exists)),
+                    (Some(_), false) => edit.set(field, environment),
+                }
+            }
+            Change::UpdateEnvironment { scope, patch } => {
+                let field = format!("environment:{}/{}", scope.product, scope.env);
+                match (config.product(&scope.product)?, config.read(&field)?) {
+                    (None, _) => return Ok(Err(Changed::NoProduct)),
+                    (Some(_), None) => return Ok(Err(Changed::Missing)),
+                    (Some(_), Some(environment)) => edit.set(field, &patch.applied(environment)),
                 }
             }
             Change::DeleteEnvironment { scope, now } => return self.delete_environment(config, scope, *now).await,
@@ -482,17 +489,8 @@ impl Inner {
             .arg(self.token())
             .arg(config.version)
             .arg(audit.map(audit_member).unwrap_or_default().as_slice());
-        for (set, removed) in [(edit.set, edit.removed), (edit.set_versions, edit.removed_versions)] {
-            call.push(set.len());
-            for (field, value) in set {
-                call.push(field);
-                call.push(value);
-            }
-            call.push(removed.len());
-            for field in removed {
-                call.push(field);
-            }
-        }
+        call.push_changes(edit.set, edit.removed);
+        call.push_changes(edit.set_versions, edit.removed_versions);
         self.link.run(&call).await
     }
 
@@ -500,7 +498,7 @@ impl Inner {
         for _ in 0..TRIES {
             let config = self.config().await?;
             let keys = config.keys()?;
-            let of_scope = keys.iter().map(|(_, k)| k).filter(|k| k.scope == key.scope && k.algorithm == key.algorithm);
+            let of_scope = keys.iter().map(|(_, k)| k).filter(|k| k.scope == key.scope && k.chain == key.chain);
             let present = of_scope.max_by_key(|k| (k.signs_from, k.created_at, &k.kid)).map(|k| &k.kid);
             if present != newest || keys.iter().any(|(_, k)| k.kid == key.kid) {
                 return Ok(false);

@@ -134,18 +134,27 @@ impl Inner {
     }
 
     async fn session_records(&self, after: Option<RecordKey>, limit: usize) -> StoreResult<Vec<Record>> {
-        let edge = if let Some(RecordKey::Session(id)) = after { Some(id) } else { None };
-        let mut walk = self.walk_scopes(self.scopes().await?, Order::Ascending, edge);
-        let mut records = Vec::new();
-        while records.len() < limit {
-            let entries = walk.next(self, (limit - records.len()).min(SLICE)).await?;
-            if entries.is_empty() {
-                break;
-            }
+        let mut edge = if let Some(RecordKey::Session(id)) = after { Some(id) } else { None };
+        let scopes = self.scopes().await?;
+        loop {
+            let mut walk = self.walk_scopes(scopes.clone(), Order::Ascending, edge);
+            let mut entries = walk.next(self, limit.min(SLICE)).await?;
+            let sizes = each(entries.iter().map(|entry| self.size_of(entry.id))).await?;
+            entries.truncate(page_length(sizes));
+            edge = entries.last().map(|last| last.id);
             let rows = self.whole_rows(&entries).await?;
-            records.extend(each(rows.into_iter().map(|row| self.session_record(row))).await?);
+            // What is left of removed rows makes no page.
+            if edge.is_none() || !rows.is_empty() {
+                return each(rows.into_iter().map(|row| self.session_record(row))).await;
+            }
         }
-        Ok(records)
+    }
+
+    async fn size_of(&self, id: SessionId) -> StoreResult<u64> {
+        let length = |field| redis::cmd("HSTRLEN").arg(self.keys.row(id)).arg(field).to_owned();
+        let (of_data, of_claims) = (length("data"), length("claims"));
+        let (data, claims): (u64, u64) = tokio::try_join!(self.link.query(&of_data), self.link.query(&of_claims))?;
+        Ok(data + claims)
     }
 
     async fn session_record(&self, row: Row) -> StoreResult<Record> {
@@ -182,12 +191,16 @@ impl Inner {
         }
         let claim = claim.filter(|claim| claim.ends_with(&format!(" {user}"))).map(|claim| (own, claim));
         let taken_over = claim.is_none();
-        Ok(Some(Leading { idempotency, taken_over, kept: [(of_user, entry)].into_iter().chain(claim).collect() }))
+        // The entry last: whoever takes up an interrupted removal finds the claim by it.
+        Ok(Some(Leading { idempotency, taken_over, kept: claim.into_iter().chain([(of_user, entry)]).collect() }))
     }
 
-    async fn forget_key(&self, row: &Row) -> StoreResult<()> {
-        let kept = self.leading_to(row).await?.map(|leading| leading.kept).unwrap_or_default();
-        each(kept.iter().map(|(key, text)| self.release(key, text))).await.map(drop)
+    /// Forgets the idempotency key that led to a session, unless it leads to another one by now.
+    pub(crate) async fn forget_key(&self, row: &Row) -> StoreResult<()> {
+        for (key, text) in self.leading_to(row).await?.map(|leading| leading.kept).unwrap_or_default() {
+            self.release(&key, &text).await?;
+        }
+        Ok(())
     }
 
     /// The events of a session after one.

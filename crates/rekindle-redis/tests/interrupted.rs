@@ -148,7 +148,7 @@ fn intents(world: &World) -> Vec<Intent> {
     let key = SigningKey {
         kid: "key-1".parse().unwrap(),
         scope: scope(),
-        algorithm: Algorithm::EdDsa,
+        chain: Algorithm::EdDsa.into(),
         public_jwk: "{}".into(),
         wrapped: vec![1, 2],
         created_at: now,

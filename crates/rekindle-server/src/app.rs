@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Router, body::Bytes};
+use axum::{Router, body::Bytes, http::Method};
 use rekindle::engine::Engine;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -10,12 +10,13 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     auth::ApiKeys,
     config::Config,
-    edge::Edge,
+    edge::{Edge, WithoutQuery},
     endpoint,
     http::Lifecycle,
     metrics::Metrics,
     problem::{Code, Problem},
     rate_limit::RateLimit,
+    supertokens,
 };
 
 /// What every endpoint may use. Clones share one state.
@@ -59,14 +60,22 @@ impl App {
 
     /// The same with routes that are no part of the API's description.
     pub fn router_with(&self, more: Router<Self>) -> Router {
-        let (router, _) = endpoint::all().into_router().split_for_parts();
+        let endpoints = endpoint::all();
+        let without_query = endpoints.without_query.clone();
+        let (router, _) = endpoints.into_router().split_for_parts();
         router
             .merge(more)
-            .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path; see /openapi.json") })
+            .fallback(supertokens::answer)
             .method_not_allowed_fallback(|| async {
                 Problem::new(Code::MethodNotAllowed, "this path has other methods; see the `Allow` header")
             })
-            .layer(Edge::new(&self.0.config, self.0.metrics.clone(), self.0.rate_limit.clone(), self.0.engine.rng()))
+            .layer(Edge::new(
+                &self.0.config,
+                self.0.metrics.clone(),
+                self.0.rate_limit.clone(),
+                without_query,
+                self.0.engine.rng(),
+            ))
             .with_state(self.clone())
     }
 
@@ -109,7 +118,9 @@ impl App {
 /// Metrics for the routes of every endpoint.
 pub fn metrics() -> Metrics {
     let (document, aliases) = endpoint::all().into_description();
-    Metrics::new(document.paths.paths.keys().chain(&aliases).map(String::as_str))
+    let mut routes: Vec<&str> = document.paths.paths.keys().chain(&aliases).map(String::as_str).collect();
+    supertokens::routes().for_each(|route| routes.push(route));
+    Metrics::new(routes)
 }
 
 /// The OpenAPI 3.1 document of the API, as it is committed and served.
@@ -127,12 +138,21 @@ fn to_json(document: &OpenApi) -> String {
 pub struct Endpoints {
     router: OpenApiRouter<App>,
     aliases: Vec<String>,
+    without_query: WithoutQuery,
 }
 
 impl Endpoints {
     /// With one more endpoint, from `routes!`: its route and its description come from the same line.
-    pub fn with(mut self, routes: utoipa_axum::router::UtoipaMethodRouter<App>) -> Self {
+    pub fn with(mut self, mut routes: utoipa_axum::router::UtoipaMethodRouter<App>) -> Self {
         let methods = routes.2.clone();
+        for (path, item) in &mut routes.1.paths {
+            let methods: Vec<Method> = endpoint::operations(item)
+                .filter(|(_, operation)| !endpoint::takes_query(operation))
+                .map(|(method, _)| method)
+                .collect();
+            self.without_query.insert(path.replace(USER, "/users/"), methods.clone());
+            self.without_query.insert(path.clone(), methods);
+        }
         for path in routes.1.paths.keys().filter(|path| path.contains(USER)) {
             let alias = path.replace(USER, "/users/");
             self.router = self.router.route(&alias, methods.clone());

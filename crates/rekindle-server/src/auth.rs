@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use rekindle::{
-    engine::Engine,
+    engine::{Engine, Error},
     journal::Context,
     session::Client,
     store::{ApiKey, Permission},
@@ -23,6 +23,7 @@ use rekindle::{
 
 use crate::{
     app::App,
+    completion::to_completion,
     edge::RequestContext,
     problem::{Code, Problem},
 };
@@ -79,7 +80,7 @@ impl<N: Needs> FromRequestParts<App> for Caller<N> {
         let secret = bearer(&parts.headers)
             .filter(|secret| secret.starts_with("rkk_"))
             .ok_or_else(|| Problem::new(Code::Unauthorized, "send `Authorization: Bearer <API key>` (rkk_…)"))?;
-        let key = app.api_keys().find(app.engine(), secret).await?;
+        let key = ApiKeys::find(app, secret).await?;
         let request = RequestContext::of(&parts.extensions);
         match app.rate_limit().check(&key.id) {
             Ok(allowance) => request.note_allowance(allowance),
@@ -112,25 +113,35 @@ pub struct ApiKeys {
 const READ_EVERY_MILLIS: i64 = 1000;
 
 impl ApiKeys {
-    async fn find(&self, engine: &Engine, secret: &str) -> Result<Arc<ApiKey>, Problem> {
-        let hash = ApiKey::hash_of(secret);
-        let now = engine.now().millis();
-        let read_at = self.read_at.load(Ordering::Relaxed);
-        let due = self.known.load().is_none() || !(0..READ_EVERY_MILLIS).contains(&now.saturating_sub(read_at));
-        // One request of many reads; while the store is out, what was known stays in force.
-        let mine = || self.read_at.compare_exchange(read_at, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if due && (self.known.load().is_none() || mine()) {
-            match engine.api_keys().await {
-                Ok(keys) => {
-                    let by_hash = keys.into_iter().map(|key| (key.hash, Arc::new(key))).collect();
-                    self.known.store(Some(Arc::new(by_hash)));
+    /// The key with this secret, if there is one in force.
+    pub(crate) async fn find(app: &App, secret: &str) -> Result<Arc<ApiKey>, Problem> {
+        let (keys, hash, now) = (app.api_keys(), ApiKey::hash_of(secret), app.engine().now().millis());
+        let read_at = keys.read_at.load(Ordering::Relaxed);
+        let due = !(0..READ_EVERY_MILLIS).contains(&now.saturating_sub(read_at));
+        // One request of many reads.
+        let mine = || keys.read_at.compare_exchange(read_at, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if keys.known.load().is_none() {
+            keys.read(app.engine()).await?;
+        } else if due && mine() {
+            let app = app.clone();
+            // Also when its caller hangs up: nobody else reads before the next time.
+            let reading = async move {
+                // While the store is out, what was known stays in force.
+                if let Err(error) = app.api_keys().read(app.engine()).await {
+                    tracing::warn!(%error, "the API keys could not be read again");
                 }
-                Err(error) if self.known.load().is_none() => return Err(error.into()),
-                Err(error) => tracing::warn!(%error, "the API keys could not be read again"),
-            }
+                Ok::<(), Error>(())
+            };
+            to_completion(reading).await?;
         }
-        let known = self.known.load();
+        let known = keys.known.load();
         let key = known.as_ref().and_then(|known| known.get(&hash)).filter(|key| key.accepts(&hash));
         key.cloned().ok_or_else(|| Problem::new(Code::Unauthorized, "this API key is not known, or was revoked"))
+    }
+
+    async fn read(&self, engine: &Engine) -> Result<(), Error> {
+        let keys = engine.api_keys().await?;
+        self.known.store(Some(Arc::new(keys.into_iter().map(|key| (key.hash, Arc::new(key))).collect())));
+        Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod webhook;
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 
+use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
 use rekindle::{
     clock::{Clock, SystemClock},
@@ -148,6 +149,19 @@ impl Source {
         files::refuse_root(&config.data_dir)?;
         Ok(config)
     }
+
+    /// The same, for a command that works on a store that is there: one that it made would be empty, and its answer wrong.
+    fn read_of_store(&self) -> anyhow::Result<Config> {
+        let config = self.read_to_write()?;
+        if let Some(path) = config.sqlite_path() {
+            ensure!(
+                path.exists(),
+                "there is no store `{}`: set --config or --store, or run this where the server runs",
+                path.display()
+            );
+        }
+        Ok(config)
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -215,9 +229,8 @@ struct CheckConfig {
 impl CheckConfig {
     /// The effective configuration as TOML, secrets redacted; or every problem.
     fn run(&self) -> Result<String, Problems> {
-        let config = Config::load(&self.overrides)?;
-        let weak = if self.dev { Vec::new() } else { config.problems_for_production(self.overrides.config.as_deref()) };
-        if weak.is_empty() { Ok(config.to_toml()) } else { Err(Problems(weak)) }
+        let problems = if self.dev { Vec::new() } else { Config::check_for_production(&self.overrides) };
+        if problems.is_empty() { Ok(Config::load(&self.overrides)?.to_toml()) } else { Err(Problems(problems)) }
     }
 }
 

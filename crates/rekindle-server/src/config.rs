@@ -5,6 +5,7 @@
 
 mod load;
 mod production;
+mod supertokens;
 mod value;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -20,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Overrides, Problem, Problems};
+pub use supertokens::{SameSite, SuperTokens, Translated};
 pub use value::{AudienceTemplate, HttpUrl, Network, Secret, Span, StoreUrl, Whole};
 
 /// The whole configuration of a server. Unknown keys are errors.
@@ -63,6 +65,17 @@ pub struct Config {
     pub revocation_log: RevocationLog,
     /// The orderly stop.
     pub drain: Drain,
+    /// The SuperTokens face.
+    pub supertokens: SuperTokens,
+    /// Whether weak settings are accepted; not a key of the file, but `serve --dev`.
+    #[serde(skip)]
+    pub development: bool,
+    /// How often signing keys are replaced under `serve --test-mode`.
+    #[serde(skip)]
+    pub test_rotation: Option<Seconds>,
+    /// The keys of a SuperTokens configuration that mean nothing here.
+    #[serde(skip)]
+    pub ignored: Vec<String>,
 }
 
 impl Default for Config {
@@ -84,6 +97,10 @@ impl Default for Config {
             sweep: Sweep::default(),
             revocation_log: RevocationLog::default(),
             drain: Drain::default(),
+            supertokens: SuperTokens::default(),
+            development: false,
+            test_rotation: None,
+            ignored: Vec::new(),
         }
     }
 }
@@ -112,6 +129,10 @@ impl Config {
     /// # Panics
     /// When the configuration did not come from [`Config::from_toml`] and contradicts itself.
     pub fn key_schedule(&self) -> KeySchedule {
+        if let Some(every) = self.test_rotation {
+            let tokens = self.supertokens.access_token_validity.as_secs();
+            return KeySchedule::for_tests(every, Seconds((every.0 / 5).min(60)), Seconds(2 * tokens + 60));
+        }
         let (rotate_every, ahead) = (self.keys.rotate_every.as_secs(), self.keys.publish_ahead.as_secs());
         let retire_after = Seconds(MAX_ACCESS_LIFETIME.0 + ahead);
         KeySchedule::new(Seconds(rotate_every), Seconds(ahead), retire_after)

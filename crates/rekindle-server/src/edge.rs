@@ -1,9 +1,10 @@
 //! The one middleware: what every request and every answer goes through, in a single pass.
 //!
-//! A request gets an id and is refused when a header that decides something comes twice; its handler gets a time limit, and its
+//! A request gets an id and is refused when a header that decides something comes twice, or a query where none is taken; its handler gets a time limit, and its
 //! panic becomes a 500; the answer gets its security headers, is counted and, where that is called for, logged.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     future::Future,
     net::{IpAddr, SocketAddr},
@@ -19,7 +20,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Extensions, HeaderMap, HeaderName, HeaderValue, header},
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Version, header},
     response::{IntoResponse, Response},
     routing::Route,
 };
@@ -31,6 +32,7 @@ use tower::{Layer, Service};
 use crate::{
     client_ip::TrustedProxies,
     config::Config,
+    extract::no_query,
     log::RequestLog,
     metrics::Metrics,
     problem::{Code, Problem},
@@ -38,14 +40,35 @@ use crate::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// Two years: once a browser has come here by TLS, it comes by nothing else.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000");
 
 /// The headers that decide something: twice, and two parties could read them differently.
-static ONCE: [HeaderName; 4] =
-    [header::AUTHORIZATION, HeaderName::from_static("idempotency-key"), header::IF_MATCH, header::CONTENT_TYPE];
+static ONCE: [HeaderName; 6] = [
+    header::HOST,
+    header::AUTHORIZATION,
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("idempotency-key"),
+    header::IF_MATCH,
+    header::CONTENT_TYPE,
+];
+
+/// By route, the methods that take no query.
+pub type WithoutQuery = HashMap<String, Vec<Method>>;
+
+/// Marks an answer with a status of failure that is none, so that nobody is called for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Planned;
 
 /// Where a connection comes from; the listener puts it into each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
+
+/// The route that a handler found by itself, in its answer's extensions: where the router matched none.
+#[derive(Debug, Clone, Copy)]
+pub struct FoundRoute(pub &'static str);
 
 /// What a handler may know about its request beside the request; it is among its extensions. Clones share it.
 #[derive(Debug, Clone)]
@@ -110,6 +133,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     rate_limit: Arc<RateLimit<String>>,
     log: RequestLog,
+    without_query: WithoutQuery,
+    tls: bool,
     proxies: TrustedProxies,
     timeout: Duration,
     body_limit: usize,
@@ -120,13 +145,21 @@ struct Shared {
 
 impl Edge {
     /// As configured.
-    pub fn new(config: &Config, metrics: Arc<Metrics>, rate_limit: Arc<RateLimit<String>>, rng: &dyn Rng) -> Self {
+    pub fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        rate_limit: Arc<RateLimit<String>>,
+        without_query: WithoutQuery,
+        rng: &dyn Rng,
+    ) -> Self {
         let mut prefix = [0; 8];
         rng.fill(&mut prefix);
         Self(Arc::new(Shared {
             metrics,
             rate_limit,
             log: RequestLog::new(&config.log),
+            without_query,
+            tls: config.tls.is_some(),
             proxies: TrustedProxies::new(config.trusted_proxies.clone()),
             timeout: config.limits.request_timeout.duration(),
             body_limit: config.limits.body.saturating_usize(),
@@ -166,16 +199,10 @@ impl Service<Request> for EdgeService {
         let context = shared.context(&request);
         let method = request.method().clone();
         let route = request.extensions().get::<MatchedPath>().cloned();
-        let doubled = ONCE.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some());
-        let answer = match doubled {
-            Some(name) => {
-                Err(Problem::new(Code::InvalidRequest, format!("the header `{name}` was sent more than once")))
-            }
-            None => {
-                request.extensions_mut().insert(context.clone());
-                Ok(self.inner.call(request))
-            }
-        };
+        let answer = shared.check(&request, route.as_ref()).map(|()| {
+            request.extensions_mut().insert(context.clone());
+            self.inner.call(request)
+        });
         Box::pin(async move {
             let mut response = match answer {
                 Err(problem) => problem.into_response(),
@@ -189,10 +216,12 @@ impl Service<Request> for EdgeService {
                     Err(_) => Problem::new(Code::Unavailable, "the request took too long; try again").into_response(),
                 },
             };
-            let route = route.as_ref().map(MatchedPath::as_str);
+            let found = response.extensions().get::<FoundRoute>().map(|found| found.0);
+            let route = route.as_ref().map(MatchedPath::as_str).or(found);
             let (status, took) = (response.status(), started.elapsed());
             shared.metrics.request(route, &method, status, took);
-            shared.log.request(context.id(), &method, route, status, took);
+            let planned = response.extensions().get::<Planned>().is_some();
+            shared.log.request(context.id(), &method, route, status, took, planned);
             let headers = response.headers_mut();
             match context.0.allowance.get() {
                 Some(Some(left)) => shared.rate_limit.write(*left, headers),
@@ -201,6 +230,10 @@ impl Service<Request> for EdgeService {
             }
             headers.insert(REQUEST_ID, context.0.id.clone());
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+            if shared.tls {
+                headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+            }
             headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
             Ok(response)
         })
@@ -208,6 +241,25 @@ impl Service<Request> for EdgeService {
 }
 
 impl Shared {
+    /// Refuses what two parties could read differently, and what nobody would read.
+    fn check(&self, request: &Request, route: Option<&MatchedPath>) -> Result<(), Problem> {
+        let invalid = |detail| Err(Problem::new(Code::InvalidRequest, detail));
+        if let Some(name) = ONCE.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some()) {
+            return invalid(format!("the header `{name}` was sent more than once"));
+        }
+        // RFC 9112, 3.2. A request that came over no network has no peer, and needs none.
+        let from_network = request.extensions().get::<Peer>().is_some();
+        if from_network && request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
+            return invalid("HTTP/1.1 needs the header `host`".into());
+        }
+        let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        let takes_none = || {
+            let methods = route.and_then(|route| self.without_query.get(route.as_str()));
+            methods.is_some_and(|methods| methods.contains(method))
+        };
+        if request.uri().query().is_some() && takes_none() { no_query(request.uri()) } else { Ok(()) }
+    }
+
     fn context(&self, request: &Request) -> RequestContext {
         let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
         let trusted = peer.is_some_and(|ip| self.proxies.contains(ip.to_canonical()));

@@ -16,11 +16,12 @@ mod revocations;
 mod sessions;
 mod users;
 
+use axum::http::Method;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, RefOr, Required, ResponseBuilder,
-        path::{ParameterBuilder, ParameterIn},
+        ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, PathItem, RefOr, Required, ResponseBuilder,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
         schema::{ObjectBuilder, Ref, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
@@ -76,17 +77,7 @@ pub(crate) fn describe(document: &mut OpenApi) {
     let api_key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("rkk_…").build();
     components.add_security_scheme("api_key", SecurityScheme::Http(api_key));
     for (path, item) in &mut document.paths.paths {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.options,
-            &mut item.head,
-            &mut item.patch,
-            &mut item.trace,
-        ];
-        for operation in operations.into_iter().flatten() {
+        for (_, operation) in operations(item) {
             for name in path.split(['{', '}']).skip(1).step_by(2) {
                 let parameter = ParameterBuilder::new()
                     .name(name)
@@ -106,4 +97,25 @@ pub(crate) fn describe(document: &mut OpenApi) {
             operation.responses.responses.insert("default".into(), reference);
         }
     }
+}
+
+/// What a path answers, by method.
+pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let operations = [
+        (Method::GET, &mut item.get),
+        (Method::PUT, &mut item.put),
+        (Method::POST, &mut item.post),
+        (Method::DELETE, &mut item.delete),
+        (Method::OPTIONS, &mut item.options),
+        (Method::HEAD, &mut item.head),
+        (Method::PATCH, &mut item.patch),
+        (Method::TRACE, &mut item.trace),
+    ];
+    operations.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// Whether an operation's description names parameters in the query.
+pub(crate) fn takes_query(operation: &Operation) -> bool {
+    let in_query = |p: &RefOr<_>| matches!(p, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }));
+    operation.parameters.iter().flatten().any(in_query)
 }

@@ -1,15 +1,18 @@
 //! Strict extractors: what a handler receives is well-formed, and what is not is answered with a problem that names the field.
 
-use std::str::FromStr;
+use std::{borrow::Cow, collections::HashSet, fmt, str::FromStr};
 
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, Uri, header, request::Parts},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use rekindle::session::{InvalidName, Scope, SessionId, Tag, UserId};
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor},
+};
 
 use crate::{
     edge::RequestContext,
@@ -20,7 +23,7 @@ use crate::{
 /// A JSON body. Its type has to deny unknown fields.
 ///
 /// Refuses another content type (415), a body over the limit (413), and what is no `T`: bad JSON, JSON nested deeper than 128, an
-/// unknown or doubled field, a wrong type (400, naming the field's path, never its value).
+/// unknown field, one that comes twice (wherever it is), a wrong type (400, naming the field's path, never its value).
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -60,6 +63,12 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(Problem::field("", "the body must be a JSON object"));
     }
+    let value = read(bytes)?;
+    read::<Distinct>(bytes)?;
+    Ok(value)
+}
+
+fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Problem> {
     serde_json::from_slice(bytes).map_err(|e| {
         if !e.is_data() {
             return Problem::new(
@@ -73,6 +82,71 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })
 }
 
+/// Any JSON in which no object has two fields of one name: of those, a map would keep the last one, and its sender's own parser perhaps
+/// the first.
+struct Distinct;
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+
+        impl<'de> Visitor<'de> for Seen {
+            type Value = Distinct;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Distinct, A::Error> {
+                let mut names = HashSet::new();
+                while let Some(name) = map.next_key::<Name<'de>>()? {
+                    if let Some(Name(name)) = names.replace(name) {
+                        return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+                    }
+                    map.next_value::<Distinct>()?;
+                }
+                Ok(Distinct)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Distinct, A::Error> {
+                while items.next_element::<Distinct>()?.is_some() {}
+                Ok(Distinct)
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Distinct, E> {
+                Ok(Distinct)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Distinct, E> {
+                Ok(Distinct)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Distinct, E> {
+                Ok(Distinct)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Distinct, E> {
+                Ok(Distinct)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Distinct, E> {
+                Ok(Distinct)
+            }
+
+            fn visit_unit<E>(self) -> Result<Distinct, E> {
+                Ok(Distinct)
+            }
+        }
+
+        deserializer.deserialize_any(Seen)
+    }
+}
+
+/// A field's name, borrowed where it needs no unescaping.
+#[derive(Deserialize, PartialEq, Eq, Hash)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// The query string, as a type that denies unknown fields: an unknown, doubled or badly typed parameter is a 400 that names it.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
@@ -83,6 +157,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         from_query(parts.uri.query().unwrap_or_default()).map(Self)
     }
+}
+
+/// Refuses a query string, for a route that takes none: a parameter that is ignored may be one that mattered.
+pub fn no_query(uri: &Uri) -> Result<(), Problem> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    from_query(uri.query().unwrap_or_default()).map(|Nothing {}| ())
 }
 
 fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
@@ -219,6 +301,7 @@ mod tests {
             (r#"{"inner": {"list": [], "x": 1}}"#, "`inner.x`: unknown field `x`, expected `list`"),
             (r#"{"inner": {}}"#, "`inner.list`: missing field `list`"),
             (r#"{"token": "a", "token": "b"}"#, "`token`: duplicate field `token`"),
+            (r#"{"any": {"x": [{"a": 1, "b": {}, "\u0061": 2}]}}"#, "`any.x[0].a`: duplicate field `a`"),
             (r#"{"rkr_hunter2": 1}"#, "has a wrong value"),
             (r#"{"token": "hunter2}"#, "the body is not JSON (line 1, column 19)"),
             ("{} {}", "the body is not JSON (line 1, column 4)"),
@@ -227,6 +310,13 @@ mod tests {
         ] {
             assert_eq!(refused(body), said, "{body}");
         }
+    }
+
+    #[test]
+    fn any_other_json_is_read() {
+        let body =
+            r#"{"any": [{"a": null, "b": true}, {"a": -1, "b": 1.5, "c": "x\n", "d": 18446744073709551615}, []]}"#;
+        assert!(from_json::<Outer>(body.as_bytes()).is_ok());
     }
 
     #[test]

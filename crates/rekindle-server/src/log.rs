@@ -60,12 +60,19 @@ impl RequestLog {
         Self { requests: log.requests, slow: log.slow_request.duration() }
     }
 
-    /// Writes one request's line, if it gets one: by its route's template, never its path.
-    pub fn request(&self, id: &str, method: &Method, route: Option<&str>, status: StatusCode, took: Duration) {
+    /// Writes one request's line, if it gets one: by its route's template, never its path. A failure that was planned is none.
+    pub fn request(
+        &self,
+        id: &str,
+        method: &Method,
+        route: Option<&str>,
+        status: StatusCode,
+        took: Duration,
+        planned: bool,
+    ) {
         let route = route.unwrap_or("(unmatched)");
         let (status, ms) = (status.as_u16(), took.as_secs_f64() * 1e3);
-        let failed = status >= 500;
-        if failed {
+        if status >= 500 && !planned {
             tracing::error!(request_id = id, %method, route, status, ms, "request failed");
         } else if took >= self.slow {
             tracing::warn!(request_id = id, %method, route, status, ms, "slow request");
@@ -106,13 +113,17 @@ mod tests {
     }
 
     fn lines(requests: LogRequests, status: StatusCode, took: Duration) -> String {
+        lines_of(requests, status, took, false)
+    }
+
+    fn lines_of(requests: LogRequests, status: StatusCode, took: Duration, planned: bool) -> String {
         let sink = Sink::default();
         let writer = sink.clone();
         let subscriber =
             tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
         let log = RequestLog::new(&Log { requests, ..Log::default() });
         tracing::subscriber::with_default(subscriber, || {
-            log.request("r1", &Method::GET, Some("/v1/{product}"), status, took);
+            log.request("r1", &Method::GET, Some("/v1/{product}"), status, took, planned);
         });
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
     }
@@ -127,6 +138,14 @@ mod tests {
         for part in [r#""request_id":"r1""#, r#""route":"/v1/{product}""#, r#""status":500"#, r#""ms":1.0"#] {
             assert!(line.contains(part), "{part} is not in {line}");
         }
+    }
+
+    #[test]
+    fn a_planned_refusal_is_no_failure() {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(lines_of(LogRequests::Errors, status, Duration::ZERO, true), "");
+        assert!(lines_of(LogRequests::All, status, Duration::ZERO, true).contains("INFO"));
+        assert!(lines(LogRequests::Errors, status, Duration::ZERO).contains("ERROR"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     rekindle_server::cli::Cli::parse().run().unwrap_or_else(|error| {
         // For people, on one line: a stack trace tells an operator nothing.
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", rekindle_server::cause::chain(&*error));
         ExitCode::FAILURE
     })
 }

@@ -2,11 +2,37 @@
 
 use rekindle::{
     definition::{DefinitionProblems, Violation},
-    engine::{Engine, Error, Standing, TokenRefusal},
+    engine::{Engine, Error, Issued, Standing, TokenRefusal},
     rotation::Expiry,
 };
 
-use crate::problem::{Code, FieldProblem, Members, Problem};
+use crate::{
+    metrics::{Metrics, RefreshOutcome},
+    problem::{Code, FieldProblem, Members, Problem},
+};
+
+/// Counts what came of a refresh.
+pub(crate) fn count_refresh(metrics: &Metrics, outcome: Result<Result<Issued, &TokenRefusal>, &Error>) {
+    metrics.refresh(match outcome {
+        Ok(Ok(Issued::Started | Issued::Advanced)) => RefreshOutcome::Advanced,
+        Ok(Ok(Issued::Reissued)) => RefreshOutcome::Reissued,
+        Ok(Ok(Issued::FastForwarded)) => RefreshOutcome::FastForwarded,
+        Ok(Err(refusal)) => match refusal {
+            TokenRefusal::Malformed => RefreshOutcome::Malformed,
+            TokenRefusal::ScopeMismatch | TokenRefusal::AccessExpired => RefreshOutcome::Invalid,
+            TokenRefusal::Expired(_) => RefreshOutcome::Expired,
+            TokenRefusal::Revoked(_) => RefreshOutcome::Revoked,
+            TokenRefusal::ProofRequired(_) => RefreshOutcome::ProofRequired,
+            TokenRefusal::Superseded(_) => RefreshOutcome::Superseded,
+            TokenRefusal::Theft { kind, .. } => {
+                metrics.theft(*kind);
+                RefreshOutcome::Theft
+            }
+        },
+        Err(Error::Store(_) | Error::Log(_) | Error::Key(_)) => RefreshOutcome::Unavailable,
+        Err(_) => RefreshOutcome::Invalid,
+    });
+}
 
 impl From<TokenRefusal> for Problem {
     fn from(refusal: TokenRefusal) -> Self {
@@ -114,12 +140,15 @@ impl From<Error> for Problem {
 }
 
 fn data_invalid(violations: &[Violation]) -> Problem {
-    let fields = violations
-        .iter()
-        .map(|v| FieldProblem { field: v.path.clone(), detail: format!("expected {}, found {}", v.expected, v.found) })
-        .collect();
+    let fields = violations.iter().map(FieldProblem::from).collect();
     Problem::new(Code::DataInvalid, "the data or claims do not fit the definition or the limits; see `fields`")
         .with(Members { fields, ..Members::default() })
+}
+
+impl From<&Violation> for FieldProblem {
+    fn from(v: &Violation) -> Self {
+        Self { field: v.path.clone(), detail: format!("expected {}, found {}", v.expected, v.found) }
+    }
 }
 
 impl From<DefinitionProblems> for Problem {

@@ -51,6 +51,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+    /// The data directory has no master secrets, and none are configured elsewhere.
+    #[error("there are no master secrets `{}`: set --config, or run this where the server runs", .0.display())]
+    NoSecrets(PathBuf),
     /// A restore replaces the store at the moment, or something uses it that must not.
     #[error("`{}` is in use: {why}", path.display())]
     InUse {
@@ -152,7 +155,10 @@ pub fn secrets(config: &Config) -> Result<SecretRing, StartError> {
         crate::config::SecretSource::File(path) => path.clone(),
         crate::config::SecretSource::Value(_) => PathBuf::new(),
     };
-    let text = source.read().map_err(StartError::file("the master secrets", path))?;
+    let text = source.read().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound if config.secrets.is_none() => StartError::NoSecrets(path),
+        _ => StartError::file("the master secrets", path)(e),
+    })?;
     Ok(SecretRing::parse(text.expose())?)
 }
 
@@ -176,6 +182,7 @@ fn settings(config: &Config) -> Settings {
     Settings {
         audience: config.audience.to_string(),
         keys: config.key_schedule(),
+        keys_every: if config.test_rotation.is_some() { Seconds(1) } else { Settings::KEYS_EVERY },
         retention: Seconds(config.sweep.retention.as_secs()),
         sweep_budget: config.sweep.batch.saturating_u32(),
         sweep_every: Seconds(config.sweep.every.as_secs()),

@@ -7,7 +7,7 @@ use axum::{
 use rekindle::{
     access::{Binding, Verified},
     clock::Timestamp,
-    engine::Tokens,
+    engine::{Patched, Tokens},
     explain::Explanation,
     journal::{Counterpart, Event, EventId, EventKind, Outcome},
     refresh::Commitment,
@@ -23,6 +23,8 @@ use utoipa::{
         schema::{ObjectBuilder, Type},
     },
 };
+
+use crate::problem::FieldProblem;
 
 /// An answer with `view` as its JSON.
 pub(crate) fn json(status: StatusCode, view: &impl Serialize) -> Response {
@@ -179,6 +181,10 @@ pub(crate) struct TokensView<'a> {
     /// What the refresh token is committed to; null for a bearer generation.
     #[schema(value_type = Option<String>)]
     commitment: Option<Commitment>,
+    /// In what the data of a new session does not fit the definition's schema, where its `schema_mode` is `warn`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<FieldProblem>,
 }
 
 impl<'a> TokensView<'a> {
@@ -191,7 +197,28 @@ impl<'a> TokensView<'a> {
             refresh_token: tokens.refresh_token.expose(),
             refresh_token_expires_at: tokens.refresh_token_expires_at,
             commitment: Some(tokens.session.position.commitment).filter(|c| c.is_some()),
+            warnings: tokens.warnings.iter().map(FieldProblem::from).collect(),
         }
+    }
+}
+
+/// A session after a change.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PatchedSession)]
+pub(crate) struct PatchedView<'a> {
+    #[serde(flatten)]
+    session: SessionView<'a>,
+    /// In what its data does not fit the definition's schema, where its `schema_mode` is `warn`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<FieldProblem>,
+}
+
+impl<'a> PatchedView<'a> {
+    /// The session as it is `now`, with the warnings.
+    pub(crate) fn of(patched: &'a Patched, now: Timestamp) -> Self {
+        let warnings = patched.warnings.iter().map(FieldProblem::from).collect();
+        Self { session: SessionView::of(&patched.session, now), warnings }
     }
 }
 
@@ -391,7 +418,8 @@ described! {
         /// The authentication context class that was reached.
         acr: Option<String>,
         /// The methods that were used, as RFC 8176 names them.
-        amr: Option<Vec<String>>,
+        #[schema(required = false)]
+        amr: Vec<String>,
     }
 }
 
@@ -408,7 +436,8 @@ described! {
         /// What opens the token's own commitment: 16 to 64 bytes as base64url without padding.
         opening: Option<String>,
         /// "I was told `superseded`, looked, and hold nothing newer."
-        newest: Option<bool>,
+        #[schema(required = false)]
+        newest: bool,
     }
 }
 

@@ -6,7 +6,10 @@ use aws_lc_rs::hmac;
 use axum::body::Bytes;
 use rekindle::clock::{Seconds, Timestamp};
 
-use crate::config::{HttpUrl, Secret};
+use crate::{
+    cause::chain,
+    config::{HttpUrl, Secret},
+};
 
 /// The header with the signature: `t=<unix seconds>,v1=<hex HMAC-SHA256 of "<t>.<body>">`.
 pub const SIGNATURE: &str = "rekindle-signature";
@@ -105,7 +108,7 @@ pub enum Undelivered {
     #[error("the receiver answered {0}")]
     Status(u16),
     /// No answer: connection, TLS or time limit.
-    #[error("no answer: {0}")]
+    #[error("no answer: {}", chain(.0))]
     NoAnswer(#[source] reqwest::Error),
 }
 
@@ -240,5 +243,6 @@ mod tests {
         let url = "http://127.0.0.1:1/hook?token=hunter2".parse().unwrap();
         let error = Sender::new().unwrap().send(&url, &secret(), "e1", Bytes::new(), NOW).await.unwrap_err();
         assert!(matches!(error, Undelivered::NoAnswer(_)) && !format!("{error} {error:?}").contains("hunter2"));
+        assert!(error.to_string().contains("refused"), "{error}");
     }
 }

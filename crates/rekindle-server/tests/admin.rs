@@ -11,6 +11,7 @@ use rekindle::{journal::Context, store::Permission};
 use rekindle_server::{
     app::{self, App},
     config::Config,
+    edge::Peer,
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -39,6 +40,8 @@ impl Admin {
             .uri(path)
             .header("authorization", format!("Bearer {key}"))
             .header("content-type", "application/json")
+            .header("host", "localhost")
+            .extension(Peer("192.0.2.7:4711".parse().unwrap()))
             .body(if body.is_null() { Body::empty() } else { Body::from(body.to_string()) })
             .unwrap();
         let answer = self.router.clone().oneshot(request).await.unwrap();
@@ -230,6 +233,7 @@ async fn each_change_is_in_the_audit_log_with_its_author_and_target() {
     );
     let entry = &log["items"][0];
     assert!(entry["actor"].as_str().unwrap().starts_with("key_") && entry["request_id"].is_string(), "{entry}");
+    assert!(log["items"].as_array().unwrap().iter().all(|entry| entry["ip"] == "192.0.2.7"), "{log}");
     let next = log["next_cursor"].as_str().unwrap();
     let older = admin.get(&format!("/v1/audit?cursor={next}")).await;
     assert_eq!(older["items"][0]["action"], "product.create");

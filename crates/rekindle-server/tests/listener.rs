@@ -76,7 +76,12 @@ fn has(answer: &str, status: u16, parts: &[&str]) {
     }
 }
 
-const SAFE: [&str; 3] = ["cache-control: no-store", "x-content-type-options: nosniff", "x-request-id: "];
+const SAFE: [&str; 4] = [
+    "cache-control: no-store",
+    "x-content-type-options: nosniff",
+    "cross-origin-resource-policy: same-origin",
+    "x-request-id: ",
+];
 
 #[tokio::test]
 async fn health_and_the_description_are_public() {
@@ -108,10 +113,42 @@ async fn errors_of_http_itself_are_problems() {
 #[tokio::test]
 async fn a_deciding_header_sent_twice_is_refused() {
     let server = start("").await;
-    for name in ["authorization", "idempotency-key", "if-match", "content-type"] {
+    for name in ["host", "authorization", "idempotency-key", "if-match", "content-type"] {
         let answer = server.ask("GET /healthz", &format!("{name}: a\r\n{name}: b\r\n")).await;
         has(&answer, 400, &["\"code\":\"invalid_request\"", name]);
     }
+}
+
+#[tokio::test]
+async fn a_request_names_its_host() {
+    let server = start("").await;
+    let answer = server.raw("GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n").await;
+    has(&answer, 400, &["\"code\":\"invalid_request\"", "host"]);
+    assert!(server.raw("GET /healthz HTTP/1.0\r\n\r\n").await.contains(" 200 OK"));
+}
+
+/// What docs/API.md says of requests that are no HTTP.
+#[tokio::test]
+async fn what_is_no_http_gets_a_bare_answer_and_a_length_told_twice_ends_the_connection() {
+    let server = start("").await;
+    for rest in ["content-length: 1\r\ncontent-length: 2\r\n", "x y: 1\r\n", "x: \u{0}\r\n"] {
+        let answer = server.ask("GET /healthz", rest).await;
+        has(&answer, 400, &[]);
+        assert!(!answer.contains("x-request-id"), "{answer}");
+    }
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream
+        .write_all(format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}", "x".repeat(80_000)).as_bytes())
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    // The connection is cut before all of it is read.
+    let _ = stream.read_to_end(&mut answer).await;
+    has(&String::from_utf8(answer).unwrap(), 431, &[]);
+    let smuggled = "GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n\
+                    GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let answer = server.raw(smuggled).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }
 
 #[tokio::test]
@@ -193,7 +230,7 @@ async fn requests_are_counted_by_their_template() {
     server.ask("GET /healthz?token=hunter2", "").await;
     server.ask("GET /hunter2", "").await;
     let text = server.app.metrics().render();
-    assert!(text.contains(r#"rekindle_http_requests_total{route="/healthz",method="GET",status="2xx"} 1"#), "{text}");
+    assert!(text.contains(r#"rekindle_http_requests_total{route="/healthz",method="GET",status="4xx"} 1"#), "{text}");
     assert!(
         text.contains(r#"rekindle_http_requests_total{route="(unmatched)",method="GET",status="4xx"} 1"#),
         "{text}"
@@ -213,5 +250,6 @@ async fn tls_is_spoken_with_the_configured_certificate() {
     let client = reqwest::Client::builder().tls_certs_only([root]).no_proxy().build().unwrap();
     let answer = client.get(format!("https://localhost:{}/healthz", server.address.port())).send().await.unwrap();
     assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["strict-transport-security"], "max-age=63072000");
     assert!(tls_acceptor(&rekindle_server::config::Tls { certificate: key.clone(), key }).is_err());
 }

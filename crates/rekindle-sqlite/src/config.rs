@@ -98,7 +98,7 @@ impl Db<'_> {
         let present: Option<KeyId> = self.first(
             "SELECT kid FROM signing_keys WHERE scope = ?1 AND algorithm = ?2 
              ORDER BY signs_from DESC, created_at DESC, kid DESC LIMIT 1",
-            params![scope, key.algorithm.as_str()],
+            params![scope, key.chain.as_str()],
             &KIDS,
             |row| row.parsed("kid"),
         )?;
@@ -118,7 +118,7 @@ impl Db<'_> {
             params![
                 key.kid.as_str(),
                 scope,
-                key.algorithm.as_str(),
+                key.chain.as_str(),
                 key.public_jwk,
                 key.wrapped,
                 key.created_at.millis(),
@@ -209,13 +209,13 @@ impl Db<'_> {
                 }
                 done_or(Changed::Exists, self.insert_environment(product, environment)?)
             }
-            Change::UpdateEnvironment(product, environment) => {
+            Change::UpdateEnvironment { scope: Scope { product, env }, patch: EnvironmentPatch { name, active } } => {
                 if !self.has_product(product)? {
                     return Ok(Changed::NoProduct);
                 }
-                let sql = "UPDATE environments SET name = ?3, active = ?4 WHERE product = ?1 AND slug = ?2";
-                let Environment { slug, name, active } = environment;
-                done_or(Changed::Missing, self.execute(sql, params![product.as_str(), slug.as_str(), name, active])?)
+                let sql = "UPDATE environments SET name = coalesce(?3, name), active = coalesce(?4, active) \
+                           WHERE product = ?1 AND slug = ?2";
+                done_or(Changed::Missing, self.execute(sql, params![product.as_str(), env.as_str(), name, active])?)
             }
             Change::DeleteEnvironment { scope, now } => self.delete_environment(scope, *now),
             Change::CreateDefinition(product, definition) => self.create_definition(product, definition),
@@ -413,7 +413,7 @@ impl Db<'_> {
         Ok(SigningKey {
             kid: row.parsed("kid")?,
             scope: self.scope(row, "scope")?,
-            algorithm: row.parsed("algorithm")?,
+            chain: row.parsed("algorithm")?,
             public_jwk: row.text("public_jwk")?.into(),
             wrapped: row.blob("wrapped")?.into(),
             created_at: row.time("created_at")?,

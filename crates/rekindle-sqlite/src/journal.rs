@@ -1,14 +1,10 @@
 //! The journal and the outbox: what happened to sessions, and what webhooks are still to be told.
 
-use std::borrow::Cow;
-
 use rekindle::clock::Timestamp;
-use rekindle::journal::{Counterpart, Event, EventId};
-use rekindle::rotation::TheftKind;
-use rekindle::session::{Client, EndReason, SessionId, UserId};
+use rekindle::journal::{Event, EventId, Rest};
+use rekindle::session::SessionId;
 use rekindle::store::*;
 use rusqlite::params;
-use serde::{Deserialize, Serialize};
 
 use crate::db::{Cells, Db, Failure, ScopeId, Table};
 use crate::sql::{json, past_every_id};
@@ -106,16 +102,6 @@ impl Db<'_> {
     /// Writes an event into the journal, if it is of a session; a repeated event is the same event.
     pub(crate) fn insert_event(&self, event: &Event) -> Result<(), Failure> {
         if let Some(session_id) = event.session_id {
-            let rest = Rest {
-                user_id: event.user_id.as_ref().map(Cow::Borrowed),
-                presented_generation: event.presented_generation,
-                reason: event.reason,
-                theft: event.theft,
-                counterpart: event.counterpart.as_ref().map(Cow::Borrowed),
-                client: Some(&event.client).filter(|c| **c != Client::default()).map(Cow::Borrowed),
-                request_id: event.request_id.as_deref().map(Cow::Borrowed),
-                actor: event.actor.as_deref().map(Cow::Borrowed),
-            };
             self.execute(
                 "INSERT INTO events (session_id, id, at, kind, outcome, generation, rest)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
@@ -126,7 +112,7 @@ impl Db<'_> {
                     event.kind.as_str(),
                     event.outcome.map(|o| o.as_str()),
                     event.generation,
-                    json(&rest),
+                    json(&Rest::of(event)),
                 ],
             )?;
         }
@@ -146,28 +132,6 @@ impl Db<'_> {
     }
 }
 
-/// What an event says beyond its table's columns.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rest<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    user_id: Option<Cow<'a, UserId>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    presented_generation: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    reason: Option<EndReason>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    theft: Option<TheftKind>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    counterpart: Option<Cow<'a, Counterpart>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    client: Option<Cow<'a, Client>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_id: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    actor: Option<Cow<'a, str>>,
-}
-
 pub(crate) fn read_event(row: &Cells<'_, '_>) -> Result<Event, Failure> {
     let session_id = Some(SessionId::from_bytes(row.bytes("session_id")?));
     let id = EventId::from_bytes(row.bytes("id")?);
@@ -176,21 +140,5 @@ pub(crate) fn read_event(row: &Cells<'_, '_>) -> Result<Event, Failure> {
     let outcome = row.parsed_opt("outcome")?;
     let generation = row.int("generation")?;
     let rest: Rest<'static> = row.json("rest")?;
-    Ok(Event {
-        id,
-        at,
-        kind,
-        session_id,
-        user_id: rest.user_id.map(Cow::into_owned),
-        outcome,
-        generation,
-        presented_generation: rest.presented_generation,
-        reason: rest.reason,
-        theft: rest.theft,
-        counterpart: rest.counterpart.map(Cow::into_owned),
-        client: rest.client.map(Cow::into_owned).unwrap_or_default(),
-        request_id: rest.request_id.map(Cow::into_owned),
-        actor: rest.actor.map(Cow::into_owned),
-        notify: false,
-    })
+    Ok(Event { session_id, outcome, generation, ..rest.event(id, at, kind) })
 }

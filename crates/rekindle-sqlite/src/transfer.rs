@@ -18,6 +18,7 @@ use crate::users::{BANS, ban_columns, read_ban};
 
 const STORED_PRODUCTS: Table = Table { name: "products", columns: &["tag", "name", "longest_access"], id: 0 };
 const HELD: Table = Table { name: "events", columns: &["id", "count"], id: 0 };
+const SIZES: Table = Table { name: "sessions", columns: &["size"], id: 0 };
 const BAN_SCOPES: Table = Table { name: "bans", columns: &["user_id", "scope"], id: 0 };
 
 #[async_trait]
@@ -174,8 +175,11 @@ impl Db<'_> {
         let after_id = after.map_or_else(before_every_id, RecordKey::to_bytes);
         match section {
             Section::Sessions => {
+                let sql =
+                    "SELECT octet_length(data) + octet_length(claims) FROM sessions WHERE id > ?1 ORDER BY id LIMIT ?2";
+                let sizes: Vec<u64> = self.all(sql, params![after_id, limit], &SIZES, |row| row.int("size"))?;
                 let sql = concat!("SELECT ", session_columns!(), " FROM sessions WHERE id > ?1 ORDER BY id LIMIT ?2");
-                self.all(sql, params![after_id, limit], &SESSIONS, |row| {
+                self.all(sql, params![after_id, page_length(sizes) as i64], &SESSIONS, |row| {
                     let session = self.read_session(row)?;
                     let (idempotency, events) = (self.idempotency_of(session.id)?, self.held(session.id)?);
                     Ok(Record::Session(Box::new(StoredSession { session, idempotency, events })))
@@ -250,8 +254,11 @@ impl Db<'_> {
     }
 
     fn idempotency_of(&self, session: SessionId) -> Result<Option<Idempotency>, Failure> {
-        let sql =
-            concat!("SELECT ", idempotency_columns!(), " FROM idempotency WHERE session_id = ?1 ORDER BY scope, key");
+        let sql = concat!(
+            "SELECT ",
+            idempotency_columns!(),
+            " FROM idempotency WHERE session_id = ?1 ORDER BY expires_at DESC, key DESC"
+        );
         let known = self.first(sql, [session.to_bytes()], &IDEMPOTENCY, read_idempotency)?;
         Ok(known.map(|(idempotency, _)| idempotency))
     }

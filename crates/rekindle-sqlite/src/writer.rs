@@ -16,8 +16,10 @@ use crate::db::{Db, Failure, Scopes};
 const GROUP: usize = 512;
 /// How many jobs may wait; more are refused, because by then nobody waits for the answer any more.
 const QUEUE: usize = 16_384;
-/// At this length of the write-ahead log the checkpointer starts to move it into the file …
+/// At this length of the write-ahead log the checkpointer starts to move it into the file, and again when it has grown by so
+/// much: each time costs a flush, and sorts what the log holds …
 const CHECKPOINT_PAGES: i32 = 8 * 256;
+const CHECKPOINT_STEP: i32 = 2 * 256;
 /// … and at this length the writer stops for the rest of it, so that the log can begin anew under endless load.
 const LOG_CAP_PAGES: i32 = 64 * 256;
 /// How often, and after what pauses, a transaction is tried while another process writes. Short pauses, because a busy writer
@@ -152,6 +154,7 @@ fn write(
 ) {
     let db = Db { connection, scopes };
     let mut group = Vec::with_capacity(GROUP);
+    let mut woken_at = 0;
     while let Ok(first) = jobs.recv() {
         group.push(first);
         group.extend(jobs.try_iter().take(GROUP - 1));
@@ -160,10 +163,15 @@ fn write(
             job.answer();
         }
         let pages = log_pages.load(Ordering::Relaxed);
+        if pages < woken_at {
+            // The log has begun anew.
+            woken_at = 0;
+        }
         if pages >= LOG_CAP_PAGES {
             // Passive: it never waits for a reader. Once all is moved, the next transaction begins the log anew.
             checkpoint(connection);
-        } else if pages >= CHECKPOINT_PAGES {
+        } else if pages >= CHECKPOINT_PAGES.max(woken_at + CHECKPOINT_STEP) {
+            woken_at = pages;
             // A full channel means that it is at work or about to be.
             let _ = wake.try_send(());
         }

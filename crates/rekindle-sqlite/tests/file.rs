@@ -170,7 +170,7 @@ async fn fill(store: &SqliteStore) -> Session {
     let key = SigningKey {
         kid: "key-1".parse().unwrap(),
         scope: scope(),
-        algorithm: Algorithm::EdDsa,
+        chain: Algorithm::EdDsa.into(),
         public_jwk: "{}".into(),
         wrapped: vec![1],
         created_at: at(0),

@@ -10,6 +10,7 @@ mod feed;
 mod lists;
 mod moves;
 mod outbox;
+mod scopes;
 mod starts;
 mod sweeps;
 mod users;
@@ -22,6 +23,7 @@ pub use feed::*;
 pub use lists::*;
 pub use moves::*;
 pub use outbox::*;
+pub use scopes::*;
 pub use starts::*;
 pub use sweeps::*;
 pub use users::*;
@@ -32,7 +34,7 @@ pub use values::*;
 #[macro_export]
 macro_rules! conformance {
     ($make:expr) => {
-        $crate::each_check! { $make;
+        $crate::each_check! { conformance, $make;
             of_16_advances_one_wins
             of_16_starts_with_one_key_one_creates
             the_maximum_of_sessions_holds_under_contention
@@ -40,6 +42,8 @@ macro_rules! conformance {
             after_an_end_nothing_applies
             a_reader_of_the_feed_misses_nothing
             a_dropped_future_leaves_nothing_half_done
+            nothing_is_shared_between_scopes_that_are_named_alike
+            what_is_deleted_leaves_scopes_that_are_named_alike
             a_new_store_can_serve
             products_live_and_die
             environments_live_and_die
@@ -110,6 +114,7 @@ macro_rules! conformance {
             a_ban_ends_and_keeps_out
             an_erasure_leaves_nothing
             an_erased_user_is_a_stranger
+            an_erasure_leaves_the_keys_of_others
             user_ids_are_opaque
             data_is_kept_to_the_byte
             extreme_rows_are_kept
@@ -119,15 +124,35 @@ macro_rules! conformance {
     };
 }
 
+/// Makes every test that a store runs, both suites and both comparisons with the store in memory: `$cases` sequences of intents,
+/// and `$copies` copies. `$make` is as [`transfer_suite!`](crate::transfer_suite) takes it.
+#[macro_export]
+macro_rules! store_suite {
+    ($make:expr, cases: $cases:expr, copies: $copies:expr) => {
+        $crate::conformance!($make);
+        $crate::transfer_suite!($make);
+
+        #[test]
+        fn it_answers_as_the_store_in_memory_does() {
+            $crate::differential::check($cases, $make);
+        }
+
+        #[test]
+        fn it_is_copied_as_the_store_in_memory_is() {
+            $crate::transfer::check($copies, $make);
+        }
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! each_check {
-    ($make:expr; $($check:ident)*) => {
+    ($suite:ident, $make:expr; $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $check() {
                 let (store, _guard) = ($make)().await;
-                $crate::conformance::$check(store).await;
+                $crate::$suite::$check(store).await;
             }
         )*
     };
@@ -156,6 +181,7 @@ mod tests {
             include_str!("conformance/lists.rs"),
             include_str!("conformance/moves.rs"),
             include_str!("conformance/outbox.rs"),
+            include_str!("conformance/scopes.rs"),
             include_str!("conformance/starts.rs"),
             include_str!("conformance/sweeps.rs"),
             include_str!("conformance/users.rs"),

@@ -6,6 +6,8 @@ use rekindle::clock::Timestamp;
 use rekindle::session::Scope;
 use rekindle::store::{EventQuery, SessionQuery, Store, StoreResult, UserQuery};
 
+use crate::fixtures::{events_of, sessions_in};
+
 /// More than a test ever makes of anything.
 const ALL: u32 = 100_000;
 
@@ -28,27 +30,9 @@ async fn of_scope(store: &dyn Store, scope: &Scope, now: Timestamp) -> StoreResu
     let feed: Vec<_> =
         store.revocations(Some(scope), 0, now, ALL).await?.into_iter().map(|r| (r.session_id, r.what, r.at)).collect();
     let mut text = format!("{:?}\n{:?}\n{feed:?}\n", store.scope(scope).await?, store.users(users).await?);
-    let sessions = SessionQuery {
-        scope: scope.clone(),
-        user_id: None,
-        tag: None,
-        active: None,
-        started_after: None,
-        started_before: None,
-        before: None,
-        limit: ALL,
-        now,
-    };
+    let sessions = SessionQuery { limit: ALL, ..sessions_in(scope.clone(), now) };
     for session in store.sessions(sessions).await? {
-        let events = EventQuery {
-            session_id: session.id,
-            kind: None,
-            outcome: None,
-            from: None,
-            to: None,
-            before: None,
-            limit: ALL,
-        };
+        let events = EventQuery { limit: ALL, ..events_of(session.id) };
         writeln!(text, "{session:?}\n{:?}", store.events(events).await?).expect("a string takes everything");
     }
     Ok(text)

@@ -9,7 +9,7 @@ use rekindle::journal::EventKind;
 use rekindle::memory::MemoryStore;
 use rekindle::session::{Auth, EndReason, Session, SessionId};
 use rekindle::store::{
-    Confirmation, Elevation, End, EndMany, FastForward, Idempotency, Start, Store, Sweep, UserQuery,
+    Confirmation, Elevation, End, EndMany, FastForward, Idempotency, Start, Store, Sweep, Transfer, UserQuery,
 };
 
 use crate::fixtures::*;
@@ -74,6 +74,27 @@ pub fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => (0..700u16).prop_map(|secs| Op::Wait { secs }),
     ];
     proptest::collection::vec(op, 1..40)
+}
+
+/// So many random sequences, each on a new store; see [`agrees_with_memory`]. `new_store` gives a store and whatever must
+/// outlive it.
+///
+/// # Panics
+///
+/// If an answer differs.
+pub fn check<G>(cases: u32, new_store: impl AsyncFn() -> (Arc<dyn Transfer>, G)) {
+    each(cases, async |ops| {
+        let (store, _guard) = new_store().await;
+        agrees_with_memory(store, ops).await;
+    });
+}
+
+/// Hands `test` so many random sequences, each on a runtime of its own.
+pub(crate) fn each(cases: u32, test: impl AsyncFn(Vec<Op>)) {
+    proptest!(ProptestConfig::with_cases(cases), |(ops in ops())| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+        runtime.block_on(test(ops));
+    });
 }
 
 /// Carries out `ops` on `store` and on a [`MemoryStore`], and compares every answer and all that can be listed at the end. The

@@ -34,6 +34,13 @@ pub fn scope_of(product: &str, env: &str) -> Scope {
     Scope { product: tag(product), env: env.parse().expect("a valid slug") }
 }
 
+/// Scopes whose names begin alike, in an order that is not theirs.
+pub fn like_named_scopes() -> Vec<Scope> {
+    [("shop", "dev"), ("sh", "dev"), ("shop-x", "dev"), ("shop", "dev-x"), ("shop", "de"), ("shop-dev", "x")]
+        .map(|(product, env)| scope_of(product, env))
+        .into()
+}
+
 /// A tag.
 pub fn tag(name: &str) -> Tag {
     name.parse().expect("a valid tag")

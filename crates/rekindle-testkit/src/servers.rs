@@ -47,6 +47,19 @@ done
 rm -rf -- "$folder"
 "#;
 
+/// Gives a program a small disk that nobody else sees; it runs as whoever this is.
+const WITH_SMALL_DISK: &str = r#"
+folder=$1 bytes=$2
+shift 2
+mkdir "$folder"
+exec unshare --user --map-root-user --mount sh -c '
+  folder=$1 bytes=$2 user=$3 group=$4
+  shift 4
+  mount -t tmpfs -o "size=$bytes" small "$folder" &&
+    exec unshare --user --map-user="$user" --map-group="$group" "$@"
+' sh "$folder" "$bytes" "$(id -u)" "$(id -g)" "$@"
+"#;
+
 /// How a server is started and stopped.
 pub struct Launch {
     /// The program with its arguments.
@@ -183,6 +196,14 @@ pub fn run_as(user: &str, command: &[OsString]) -> Command {
     run
 }
 
+/// A command that carries out `command` where `folder` is a disk of so many bytes. It takes no privileges, but the system has
+/// to let its users have namespaces.
+pub fn with_small_disk(folder: &Path, bytes: u64, command: Vec<OsString>) -> Vec<OsString> {
+    let shell =
+        ["sh".into(), "-c".into(), WITH_SMALL_DISK.into(), "sh".into(), folder.into(), bytes.to_string().into()];
+    shell.into_iter().chain(command).collect()
+}
+
 /// A program by its name: in one of `folders`, or on the `PATH`.
 ///
 /// # Panics
@@ -215,4 +236,13 @@ fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let file = tempfile::tempfile().expect("a temporary file can be made");
     file.metadata().expect("an open file has metadata").uid() == 0
+}
+
+/// Drops what holds a server, and looks whether all of it goes.
+#[cfg(test)]
+fn assert_goes<T>(mut held: T, server: impl Fn(&mut T) -> &mut Server) {
+    let (folder, port) = (server(&mut held).folder().to_owned(), server(&mut held).port());
+    drop(held);
+    assert!(!folder.exists(), "the files go with the server");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
 }

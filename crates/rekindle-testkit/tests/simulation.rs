@@ -7,6 +7,7 @@ const KEPT: &[(u64, &str)] = &[
     (92, "a bulk ending without an answer, repeated, then lost by the store: the log is completed from the feed"),
     (410, "an ending that the store lost: online verify asks the revocation log"),
     (454, "an ending that the store lost during a refresh: the log is asked again before the answer"),
+    (10322, "an ending that the store lost when the feed no longer told it: the log alone holds it"),
     (17630, "the store lost the first signing key before it was used: the store's failure, and the client repeats"),
     (18037, "a login that arrives after four later ones: the browser still has its opening"),
 ];

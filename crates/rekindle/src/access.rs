@@ -318,7 +318,7 @@ pub enum AccessRefusal {
 pub const MAX_TOKEN: usize = 16 * 1024;
 
 /// By how much the clock of the server that issued a token may be ahead.
-const LEEWAY: Seconds = Seconds(30);
+pub(crate) const LEEWAY: Seconds = Seconds(30);
 
 /// Verifies a token: its signature first, then what it says, then whether it is expected here and in time.
 pub fn verify(

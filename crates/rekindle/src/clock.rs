@@ -5,6 +5,7 @@
 
 use std::{fmt, ops, str::FromStr};
 
+use jiff::fmt::temporal::Pieces;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A moment in UTC with millisecond precision: what every store keeps exactly, and what the API prints as RFC 3339.
@@ -79,21 +80,26 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// What was wrong with a time given as text.
+/// What was wrong with a time given as text. It begins with the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is not an RFC 3339 time in UTC like `2026-11-20T10:00:00Z`")]
-pub struct InvalidTimestamp {
-    given: String,
+pub enum InvalidTimestamp {
+    /// It tells no moment.
+    #[error("`{0}` is not an RFC 3339 time like `2026-11-20T10:00:00Z`; another offset than `Z` is converted to UTC")]
+    Form(String),
+    /// It tells one that is later than [`Timestamp::MAX`], or earlier than any that there is.
+    #[error("`{0}` is out of range: the latest time is {max}", max = Timestamp::MAX)]
+    Range(String),
 }
 
 impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
     fn from_str(s: &str) -> Result<Self, InvalidTimestamp> {
-        s.parse::<jiff::Timestamp>()
-            .map(|t| Self(t.as_millisecond()))
-            .ok()
-            .filter(|t| *t <= Self::MAX)
-            .ok_or_else(|| InvalidTimestamp { given: s.chars().take(64).collect() })
+        let moment = s.parse::<jiff::Timestamp>().map(|t| Self(t.as_millisecond())).ok();
+        moment.filter(|t| *t <= Self::MAX).ok_or_else(|| {
+            let given = s.chars().take(64).collect();
+            let well_formed = Pieces::parse(s).is_ok_and(|p| p.time().is_some() && p.offset().is_some());
+            if well_formed { InvalidTimestamp::Range(given) } else { InvalidTimestamp::Form(given) }
+        })
     }
 }
 
@@ -149,8 +155,29 @@ mod tests {
         }
 
         #[test]
+        fn an_offset_is_converted(secs in 0..250_000_000_000_i64, hours in -12..=14_i8) {
+            let t = jiff::Timestamp::from_second(secs).unwrap();
+            let there = t.to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::offset(hours)));
+            let text = there.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+            prop_assert_eq!(text.parse::<Timestamp>().unwrap(), Timestamp::from_secs(secs));
+        }
+
+        #[test]
         fn addition_never_passes_the_maximum(millis in any::<i64>(), by in any::<u64>()) {
             prop_assert!(Timestamp(millis) + Seconds(by) <= Timestamp::MAX);
+        }
+    }
+    #[test]
+    fn what_is_wrong_with_a_time_is_said() {
+        let said = |text: &str| text.parse::<Timestamp>().unwrap_err().to_string();
+        assert_eq!("9999-12-30T22:00:00Z".parse(), Ok(Timestamp::MAX));
+        for late in ["9999-12-31T23:59:59Z", "9999-12-31T00:00:00+01:00", "9999-12-30T22:00:00.001Z"] {
+            assert_eq!(said(late), format!("`{late}` is out of range: the latest time is 9999-12-30T22:00:00Z"));
+        }
+        for bad in
+            ["", "yesterday", "2026-11-20", "2026-11-20T10:00:00", "2026-02-30T10:00:00Z", "2026-11-20T10:00:00X"]
+        {
+            assert!(said(bad).starts_with(&format!("`{bad}` is not an RFC 3339 time like ")), "{bad}");
         }
     }
 }

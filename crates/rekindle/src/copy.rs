@@ -299,8 +299,8 @@ impl<'a> Stream<'a> {
     async fn fill(&mut self) -> StoreResult<()> {
         if self.read.is_empty() && !self.at_end {
             let page = self.store.records(self.section, self.after.take(), PAGE).await?;
-            self.at_end = page.len() < PAGE as usize;
             self.after = page.last().map(Record::key);
+            self.at_end = page.is_empty();
             self.read.extend(page);
         }
         Ok(())

@@ -65,6 +65,9 @@ pub struct Settings {
     pub max_sessions_per_user: Option<NonZeroU32>,
     /// What a start beyond that number does. Default: `end_oldest`.
     pub on_max_sessions: OnMaxSessions,
+    /// What a face or an application keeps beside the rest, at most 32 KiB of JSON; the engine never looks inside. Default: empty.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
 }
 
 /// A definition's part about access tokens.
@@ -152,6 +155,7 @@ impl Definition {
     const MAX_NAME: usize = 128;
     const MAX_DESCRIPTION: usize = 4096;
     const MAX_REUSE_LEEWAY: u64 = 300;
+    const MAX_METADATA: usize = 32 << 10;
 
     /// The definition that has nothing but a tag.
     pub fn default_for(tag: Tag) -> Self {
@@ -291,6 +295,7 @@ impl Settings {
         });
         let max_sessions_per_user = top.field("max_sessions_per_user", None, |v| count(v).map(Some));
         let on_max_sessions = top.field("on_max_sessions", OnMaxSessions::default(), choice);
+        let metadata = top.field("metadata", Map::new(), metadata);
 
         let mut refresh = top.section("refresh");
         let absolute_lifetime = refresh.field("absolute_lifetime", days(90), lifetime);
@@ -332,6 +337,7 @@ impl Settings {
             },
             max_sessions_per_user: max_sessions_per_user?,
             on_max_sessions: on_max_sessions?,
+            metadata: metadata?,
         })
     }
 }
@@ -428,6 +434,16 @@ fn count(value: &Value) -> Result<NonZeroU32, String> {
     count.ok_or_else(|| format!("`{}` is not a whole number from 1 to {}", shortened(&value.to_string()), u32::MAX))
 }
 
+fn metadata(value: &Value) -> Result<Map<String, Value>, String> {
+    let map = value.as_object().ok_or_else(|| format!("expected an object, found {}", schema::type_name(value)))?;
+    match value.to_string().len() {
+        len if len > Definition::MAX_METADATA => {
+            Err(format!("it has {len} bytes of JSON; at most {} are accepted", Definition::MAX_METADATA))
+        }
+        _ => Ok(map.clone()),
+    }
+}
+
 fn lifetime(value: &Value) -> Result<Lifetime, String> {
     Lifetime::from_json(value).map_err(|e| e.to_string())
 }
@@ -507,6 +523,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn metadata_is_kept_as_it_is_and_shown_only_where_there_is_some() {
+        let noted = definition(json!({ "tag": "web", "metadata": { "team": "shop", "tags": [null] } }));
+        assert_eq!(definition(noted.to_json()), noted);
+        assert_eq!(noted.to_json()["metadata"], json!({ "team": "shop", "tags": [null] }));
+        assert_eq!(noted.patched(&json!({ "metadata": null })).unwrap(), definition(json!({ "tag": "web" })));
+        assert_eq!(problems(json!({ "tag": "web", "metadata": [] })), ["metadata: expected an object, found array"]);
+        let long = problems(json!({ "tag": "web", "metadata": { "x": "y".repeat(40_000) } }));
+        assert_eq!(long, ["metadata: it has 40008 bytes of JSON; at most 32768 are accepted"]);
+    }
+
+    #[test]
     fn default_lifetimes_shrink_with_the_absolute_one() {
         let short =
             definition(json!({ "tag": "kiosk", "refresh": { "absolute_lifetime": { "value": 5, "unit": "min" } } }));
@@ -547,7 +574,7 @@ pub(crate) mod tests {
                 "access_token.algorithm: unknown variant `HS256`, expected one of `EdDSA`, `ES256`, `RS256`",
                 "access_token.kid: unknown field: the known ones are lifetime, algorithm",
                 "colour: unknown field: the known ones are tag, name, description, schema, schema_mode, selector, \
-                 max_sessions_per_user, on_max_sessions, refresh, access_token",
+                 max_sessions_per_user, on_max_sessions, metadata, refresh, access_token",
             ]
         );
         assert_eq!(problems(json!({})), ["tag: it is missing"]);

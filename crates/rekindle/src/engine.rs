@@ -9,6 +9,7 @@ mod data;
 mod end;
 mod refresh;
 mod scopes;
+mod shared;
 mod start;
 mod upkeep;
 mod verify;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use async_lock::Semaphore;
 use quick_cache::sync::Cache;
 
 use crate::access::{AccessToken, VerifiedCache};
@@ -32,10 +34,12 @@ use crate::rotation::{Expiry, TheftKind};
 use crate::session::{EndReason, Scope, Session, SessionId, Tag, UserId};
 use crate::store::{AuditEntry, Ban, Confirmation, EndedSession, Ending, ScopeRead, Store, StoreError};
 
+use shared::Shared;
+
 pub use admin::{DefinitionView, NewApiKey, Rotation};
-pub use data::{Patch, TimelineQuery};
+pub use data::{Patch, Patched, Replace, TimelineQuery};
 pub use end::{EndAll, PresentedToken};
-pub use refresh::{Elevate, Mint, Minted, Refresh, RefreshOutcome};
+pub use refresh::{Conduct, Elevate, Mint, Minted, Refresh, RefreshOutcome};
 pub use start::StartRequest;
 pub use upkeep::Upkeep;
 pub use verify::{Active, VerifyOutcome};
@@ -71,6 +75,8 @@ pub struct Settings {
     pub audience: String,
     /// When signing keys are made, used and withdrawn.
     pub keys: KeySchedule,
+    /// How often the signing keys' schedule is looked at.
+    pub keys_every: Seconds,
     /// How long another server's change to products, definitions and keys may stay unnoticed here.
     pub config_ttl: Seconds,
     /// How long an ended session and its events stay readable.
@@ -89,6 +95,9 @@ impl Settings {
     /// The default of [`Settings::retention`]: 30 days.
     pub const RETENTION: Seconds = Seconds(30 * 86_400);
 
+    /// The default of [`Settings::keys_every`].
+    pub const KEYS_EVERY: Seconds = Seconds(60);
+
     /// The default of [`Settings::sweep_budget`].
     pub const SWEEP_BUDGET: u32 = 1000;
 
@@ -101,6 +110,7 @@ impl Settings {
             issuer: issuer.into(),
             audience: "{product}/{env}".into(),
             keys: KeySchedule::default(),
+            keys_every: Self::KEYS_EVERY,
             config_ttl: Seconds(2),
             retention: Self::RETENTION,
             sweep_budget: Self::SWEEP_BUDGET,
@@ -120,6 +130,8 @@ struct Inner {
     settings: Settings,
     scopes: scopes::Scopes,
     verified: VerifiedCache,
+    /// Whose turn it is to patch a session.
+    patches: Shared<SessionId, Semaphore>,
     /// Endings and elevations whose access tokens may still live, as far as this server knows.
     revoked: RwLock<verify::Revoked>,
     /// Endings that could not be written to the revocation log; they stay until they are durable there.
@@ -314,6 +326,19 @@ pub struct Tokens {
     pub refresh_token_expires_at: Timestamp,
     /// How it came to them.
     pub issued: Issued,
+    /// In what the data of a session that started does not fit its definition's schema, where that only warns.
+    pub warnings: Vec<Violation>,
+}
+
+/// What a client gets from a face that signs access tokens of its own.
+#[derive(Debug, Clone)]
+pub struct Unsigned {
+    /// The session as it is now.
+    pub session: Session,
+    /// For the next refresh; it expires with the session's idle clock unless it is used.
+    pub refresh_token: RefreshToken,
+    /// How it came to it.
+    pub issued: Issued,
 }
 
 /// How a client came to its tokens.
@@ -341,6 +366,7 @@ impl Engine {
         let inner = Inner {
             scopes: scopes::Scopes::default(),
             verified: VerifiedCache::new(settings.verified_cache),
+            patches: Shared::default(),
             revoked: RwLock::default(),
             unlogged: Mutex::default(),
             confirmations: Mutex::default(),
@@ -380,6 +406,11 @@ impl Engine {
     /// The settings that it was opened with.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    /// A value that only servers with this master secret can compute: [`SecretRing::tag`].
+    pub fn tag(&self, kid: u8, message: &[u8]) -> Option<[u8; 32]> {
+        self.inner.secrets.tag(kid, message)
     }
 
     fn notifies(&self, product: &Tag, kind: EventKind) -> bool {

@@ -3,6 +3,7 @@
 //! Events are written in the same atomic step as the change that they tell of. A timeline, `explain` and webhooks all read
 //! them.
 
+use std::borrow::Cow;
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -60,7 +61,7 @@ impl Serialize for EventId {
 
 impl<'de> Deserialize<'de> for EventId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
         uuid::Uuid::try_parse(&text).map(Self).map_err(de::Error::custom)
     }
 }
@@ -236,6 +237,59 @@ pub struct Event {
 
 fn is_default(client: &Client) -> bool {
     *client == Client::default()
+}
+
+/// What an event says beyond its id, moment, kind, session, outcome and generation: for stores that have columns for those.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rest<'a> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_id: Option<Cow<'a, UserId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    presented_generation: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<EndReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    theft: Option<TheftKind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counterpart: Option<Cow<'a, Counterpart>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<Cow<'a, Client>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    actor: Option<Cow<'a, str>>,
+}
+
+impl<'a> Rest<'a> {
+    /// Of an event.
+    pub fn of(event: &'a Event) -> Self {
+        Self {
+            user_id: event.user_id.as_ref().map(Cow::Borrowed),
+            presented_generation: event.presented_generation,
+            reason: event.reason,
+            theft: event.theft,
+            counterpart: event.counterpart.as_ref().map(Cow::Borrowed),
+            client: Some(&event.client).filter(|client| !is_default(client)).map(Cow::Borrowed),
+            request_id: event.request_id.as_deref().map(Cow::Borrowed),
+            actor: event.actor.as_deref().map(Cow::Borrowed),
+        }
+    }
+
+    /// An event that says this, and nothing of a session, an outcome or a generation yet.
+    pub fn event(self, id: EventId, at: Timestamp, kind: EventKind) -> Event {
+        Event {
+            user_id: self.user_id.map(Cow::into_owned),
+            presented_generation: self.presented_generation,
+            reason: self.reason,
+            theft: self.theft,
+            counterpart: self.counterpart.map(Cow::into_owned),
+            client: self.client.map(Cow::into_owned).unwrap_or_default(),
+            request_id: self.request_id.map(Cow::into_owned),
+            actor: self.actor.map(Cow::into_owned),
+            ..Context::default().event(id, at, kind)
+        }
+    }
 }
 
 /// What a caller knows of the request that it carries out: it goes into every event.

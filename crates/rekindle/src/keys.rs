@@ -1,12 +1,13 @@
 //! The keys that sign access tokens, and the schedule by which they come and go.
 //!
-//! Each scope (product and environment) has its own keys, one chain per algorithm. A key is published in the JWKS before
+//! Each scope (product and environment) has its own keys, in [`Chain`]s: one per algorithm for Rekindle's own access tokens, and
+//! those of a face that signs tokens of another format. A key is published in a JWKS before
 //! it signs, and stays published until the last token that it can have signed has expired. [`KeySchedule::plan`] decides
 //! that from times alone (`schedule.rs`); [`KeyRing`] carries it out on the keys that a store returned (`ring.rs`). The
 //! algorithms themselves are in `pair.rs`.
 //!
 //! Servers on one store agree without talking to each other: each decides alone from the same records, and a store adds
-//! a key only if the newest key of its scope and algorithm is still the one that the plan was made from
+//! a key only if the newest key of its scope and chain is still the one that the plan was made from
 //! ([`Successor::after`]). Whoever loses that race reads again.
 
 mod pair;
@@ -25,7 +26,7 @@ use crate::rng::{self, Rng};
 use crate::session::{InvalidName, Scope};
 use pair::Pair;
 
-pub use ring::{KeyRing, SignerKey, Successor, Upkeep, VerifierKey};
+pub use ring::{Key, KeyRing, SignerKey, Successor, Upkeep, VerifierKey};
 pub use schedule::{InvalidSchedule, KeySchedule, KeyTimes, MAX_ACCESS_LIFETIME, MAX_KEYS_AGE, Plan};
 
 /// How access tokens are signed (the `alg` of RFC 7518 and RFC 8037).
@@ -70,6 +71,78 @@ impl FromStr for Algorithm {
             .into_iter()
             .find(|a| a.as_str() == s)
             .ok_or_else(|| InvalidName::new("algorithm", s, "one of EdDSA, ES256 and RS256"))
+    }
+}
+
+/// A succession of keys of one scope that serve one purpose; of each, one key signs at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Chain {
+    /// Rekindle's own access tokens, signed with this algorithm.
+    Access(Algorithm),
+    /// RS256 keys for tokens of another format, replaced by the schedule.
+    Dynamic,
+    /// RS256 keys for tokens of another format, replaced only by hand.
+    Static,
+}
+
+impl Chain {
+    /// Every chain.
+    pub const ALL: [Self; 5] = [
+        Self::Access(Algorithm::EdDsa),
+        Self::Access(Algorithm::Es256),
+        Self::Access(Algorithm::Rs256),
+        Self::Dynamic,
+        Self::Static,
+    ];
+
+    /// How its keys sign.
+    pub fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Access(algorithm) => algorithm,
+            Self::Dynamic | Self::Static => Algorithm::Rs256,
+        }
+    }
+
+    /// Its name in a store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Access(algorithm) => algorithm.as_str(),
+            Self::Dynamic => "RS256-dynamic",
+            Self::Static => "RS256-static",
+        }
+    }
+}
+
+impl From<Algorithm> for Chain {
+    fn from(algorithm: Algorithm) -> Self {
+        Self::Access(algorithm)
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Chain {
+    type Err = InvalidName;
+    fn from_str(s: &str) -> Result<Self, InvalidName> {
+        Self::ALL.into_iter().find(|chain| chain.as_str() == s).ok_or_else(|| {
+            InvalidName::new("key chain", s, "one of EdDSA, ES256, RS256, RS256-dynamic and RS256-static")
+        })
+    }
+}
+
+impl Serialize for Chain {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Chain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -132,11 +205,11 @@ pub struct SigningKey {
     pub kid: KeyId,
     /// Whose tokens it signs.
     pub scope: Scope,
-    /// How.
-    pub algorithm: Algorithm,
+    /// In which succession.
+    pub chain: Chain,
     /// The public half as a JWK (RFC 7517), the very text that the JWKS shows.
     pub public_jwk: String,
-    /// The private half, PKCS#8 under a master secret; bound to scope, key id and algorithm. The first byte is the secret's
+    /// The private half, PKCS#8 under a master secret; bound to scope, key id and chain. The first byte is the secret's
     /// key id. Empty: the key was [withdrawn](SigningKey::withdrawn).
     pub wrapped: Vec<u8>,
     /// Since when it is published.
@@ -152,17 +225,17 @@ impl SigningKey {
     /// takes no other. An RS256 key takes some 100 ms of CPU.
     pub fn generate(
         scope: Scope,
-        algorithm: Algorithm,
+        chain: impl Into<Chain>,
         now: Timestamp,
         signs_from: Timestamp,
         secrets: &SecretRing,
         rng: &dyn Rng,
     ) -> Self {
-        let kid = KeyId::draw(rng);
-        let pair = Pair::generate(algorithm, rng);
-        let wrapped = secrets.wrap(&context(&scope, &kid, algorithm), &pair.to_pkcs8());
+        let (kid, chain) = (KeyId::draw(rng), chain.into());
+        let pair = Pair::generate(chain.algorithm(), rng);
+        let wrapped = secrets.wrap(&context(&scope, &kid, chain), &pair.to_pkcs8());
         let public_jwk = pair.public_jwk(&kid);
-        Self { kid, scope, algorithm, public_jwk, wrapped, created_at: now, signs_from }
+        Self { kid, scope, chain, public_jwk, wrapped, created_at: now, signs_from }
     }
 
     /// The record without its private half: it neither signs nor verifies any more and is not published. It stays only so that
@@ -188,18 +261,18 @@ impl SigningKey {
         if self.secret().is_none_or(|kid| kid == secrets.current()) {
             return Ok(None);
         }
-        let wrapped = secrets.wrap(&context(&self.scope, &self.kid, self.algorithm), &self.unwrap(secrets)?);
+        let wrapped = secrets.wrap(&context(&self.scope, &self.kid, self.chain), &self.unwrap(secrets)?);
         Ok(Some(Self { wrapped, ..self.clone() }))
     }
 
     fn unwrap(&self, secrets: &SecretRing) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         secrets
-            .unwrap(&context(&self.scope, &self.kid, self.algorithm), &self.wrapped)
+            .unwrap(&context(&self.scope, &self.kid, self.chain), &self.wrapped)
             .ok_or_else(|| KeyError::Undecryptable { kid: self.kid.clone(), secret: self.secret().unwrap_or(0) })
     }
 
     fn pair(&self, secrets: &SecretRing) -> Result<Pair, KeyError> {
-        let pair = Pair::from_pkcs8(self.algorithm, &self.unwrap(secrets)?)
+        let pair = Pair::from_pkcs8(self.chain.algorithm(), &self.unwrap(secrets)?)
             .ok_or_else(|| KeyError::Corrupt { kid: self.kid.clone(), what: "private key" })?;
         // A key that signs what its published half cannot verify would end every session at its next request.
         if pair.public_jwk(&self.kid) == self.public_jwk {
@@ -215,7 +288,7 @@ impl fmt::Debug for SigningKey {
         f.debug_struct("SigningKey")
             .field("kid", &self.kid)
             .field("scope", &self.scope)
-            .field("algorithm", &self.algorithm)
+            .field("chain", &self.chain)
             .field("created_at", &self.created_at)
             .field("signs_from", &self.signs_from)
             .finish_non_exhaustive()
@@ -225,9 +298,9 @@ impl fmt::Debug for SigningKey {
 /// Why a key cannot be used. The other keys of its ring still can.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The scope has no key of this algorithm (yet).
+    /// The scope has no key of this chain (yet).
     #[error("there is no {0} signing key; add one as the upkeep of the key ring says")]
-    Missing(Algorithm),
+    Missing(Chain),
     /// The master secret is missing, or the record was altered.
     #[error(
         "the private key of signing key `{kid}` cannot be decrypted with master secret {secret}: give that secret back, \
@@ -250,8 +323,8 @@ pub enum KeyError {
 }
 
 /// What a wrapped private key is bound to. None of the parts can hold a space.
-fn context(scope: &Scope, kid: &KeyId, algorithm: Algorithm) -> String {
-    format!("rekindle/v1/signing-key {scope} {kid} {algorithm}")
+fn context(scope: &Scope, kid: &KeyId, chain: Chain) -> String {
+    format!("rekindle/v1/signing-key {scope} {kid} {chain}")
 }
 
 #[cfg(test)]
@@ -308,6 +381,7 @@ pub(crate) mod tests {
         fn names_are_parsed_or_refused(text in ".{0,70}") {
             prop_assert!(text.parse::<KeyId>().map_or(true, |kid| kid.as_str() == text));
             prop_assert!(text.parse::<Algorithm>().map_or(true, |a| a.as_str() == text));
+            prop_assert!(text.parse::<Chain>().map_or(true, |c| c.as_str() == text));
         }
     }
 

@@ -238,10 +238,10 @@ impl State {
                 }
                 product.environments.insert(environment.slug.clone(), environment);
             }
-            Change::UpdateEnvironment(product, environment) => {
-                let Some(product) = self.products.get_mut(&product) else { return Changed::NoProduct };
-                match product.environments.get_mut(&environment.slug) {
-                    Some(e) => *e = environment,
+            Change::UpdateEnvironment { scope, patch } => {
+                let Some(product) = self.products.get_mut(&scope.product) else { return Changed::NoProduct };
+                match product.environments.get_mut(&scope.env) {
+                    Some(e) => *e = patch.applied(e.clone()),
                     None => return Changed::Missing,
                 }
             }
@@ -622,7 +622,7 @@ impl Store for MemoryStore {
         let present = state
             .keys
             .iter()
-            .filter(|k| k.scope == key.scope && k.algorithm == key.algorithm)
+            .filter(|k| k.scope == key.scope && k.chain == key.chain)
             .max_by(|a, b| (a.signs_from, a.created_at, &a.kid).cmp(&(b.signs_from, b.created_at, &b.kid)))
             .map(|k| k.kid.clone());
         if present != newest || state.keys.iter().any(|k| k.kid == key.kid) {

@@ -215,8 +215,8 @@ const TEXT: usize = PREFIX.len() + (BODY + MAC) * 4 / 3 + 1;
 
 /// The master secrets that a deployment holds outside its database, by key id; one of them issues, all of them are accepted.
 ///
-/// From each secret three keys are derived with HKDF-SHA256 (RFC 5869) under separate labels: the MAC of refresh tokens, the
-/// wrapping of private signing keys, and a check value that the database may know.
+/// From each secret four keys are derived with HKDF-SHA256 (RFC 5869) under separate labels: the MAC of refresh tokens, that of
+/// [`SecretRing::tag`], the wrapping of private signing keys, and a check value that the database may know.
 ///
 /// To replace a secret: add the new one *after* the current one on every server, then move it to the front on every server.
 /// Each token moves to the new secret at its next refresh; the old one can go when no session carries its key id.
@@ -228,6 +228,7 @@ pub struct SecretRing {
 struct Derived {
     kid: u8,
     refresh: hmac::Key,
+    tag: hmac::Key,
     wrap: aead::RandomizedNonceKey,
     check: [u8; 16],
 }
@@ -334,6 +335,13 @@ impl SecretRing {
         })
     }
 
+    /// A value that nobody can compute who has not this secret, the same at any time: HMAC-SHA256 of `message` under a key for
+    /// nothing else. `None` when the key id is not among the secrets.
+    pub fn tag(&self, kid: u8, message: &[u8]) -> Option<[u8; 32]> {
+        let tag = hmac::sign(&self.by_kid(kid)?.tag, message);
+        Some(tag.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
+
     /// Encrypts a private key for the database (AES-256-GCM under the current secret). `context` is bound to the ciphertext.
     pub(crate) fn wrap(&self, context: &str, plain: &[u8]) -> Vec<u8> {
         let current = &self.secrets[0];
@@ -381,6 +389,7 @@ impl Derived {
         Self {
             kid,
             refresh: hmac::Key::new(hmac::HMAC_SHA256, &*derive("rekindle/v1/refresh")),
+            tag: hmac::Key::new(hmac::HMAC_SHA256, &*derive("rekindle/v1/tag")),
             wrap: aead::RandomizedNonceKey::new(&aead::AES_256_GCM, &*derive("rekindle/v1/wrap"))
                 .expect("AES-256 takes 32 bytes"),
             check: derive("rekindle/v1/check")[..16].try_into().expect("32 bytes"),

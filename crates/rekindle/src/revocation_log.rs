@@ -3,17 +3,19 @@
 //! The store is the truth while it remembers; this log is asked what the store may have forgotten: at start, and before each
 //! rotation. An ending is acknowledged only when both have it.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::iter;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, mpsc};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::clock::{Seconds, Timestamp};
 use crate::session::SessionId;
 use crate::store::EndedSession;
 
@@ -33,11 +35,17 @@ pub enum Record {
     },
 }
 
+/// For how long after its session's expiry an ending is kept: others that read it may have a clock that is behind.
+pub const KEEPS_EXPIRED: Seconds = Seconds(3600);
+
 /// Where revocations are kept beside the store.
 #[async_trait]
 pub trait RevocationLog: Send + Sync + 'static {
     /// Appends records; when it returns `Ok`, they are durable.
     async fn append(&self, records: Vec<Record>) -> io::Result<()>;
+
+    /// Forgets the endings of sessions that expired longer than [`KEEPS_EXPIRED`] before `now`, and frees what they take.
+    async fn compact(&self, now: Timestamp) -> io::Result<()>;
 
     /// The first ending recorded for this session.
     fn ended(&self, id: SessionId) -> Option<EndedSession>;
@@ -45,7 +53,7 @@ pub trait RevocationLog: Send + Sync + 'static {
     /// Whether a token issued then was issued between a backup and its restore, and must not be believed over the store.
     fn rolled_back(&self, issued_at: Timestamp) -> bool;
 
-    /// Every ending, in the order of the sessions' ids.
+    /// Every ending that is not forgotten, in the order of the sessions' ids.
     fn endings(&self) -> Vec<EndedSession>;
 }
 
@@ -56,6 +64,10 @@ pub struct NoRevocationLog;
 #[async_trait]
 impl RevocationLog for NoRevocationLog {
     async fn append(&self, _: Vec<Record>) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn compact(&self, _: Timestamp) -> io::Result<()> {
         Ok(())
     }
 
@@ -76,10 +88,28 @@ impl RevocationLog for NoRevocationLog {
 #[derive(Debug, Default)]
 pub struct MemoryRevocationLog(RwLock<Index>);
 
+impl MemoryRevocationLog {
+    fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what expired; how many endings are left.
+    fn forget(&self, now: Timestamp) -> u64 {
+        let mut index = self.write();
+        index.endings.retain(|_, ended| is_live(ended, now));
+        index.endings.len() as u64
+    }
+}
+
 #[async_trait]
 impl RevocationLog for MemoryRevocationLog {
     async fn append(&self, records: Vec<Record>) -> io::Result<()> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(&records);
+        self.write().extend(&records);
+        Ok(())
+    }
+
+    async fn compact(&self, now: Timestamp) -> io::Result<()> {
+        self.forget(now);
         Ok(())
     }
 
@@ -98,70 +128,158 @@ impl RevocationLog for MemoryRevocationLog {
 
 /// The log in a file of JSON lines, synced before anything is acknowledged; writers that wait together share one sync.
 ///
-/// Processes may share a file: each appends, and reads what the others wrote when it opens it; the one that has it for itself
-/// leaves out what expired. A torn line is what a crash leaves, and is dropped; other damage is refused.
+/// Processes may share a file: each appends, reads what the others wrote when it opens it, and leaves out what expired when it
+/// writes it anew. A torn line is what a crash leaves, and is dropped; other damage is refused.
 #[derive(Debug)]
 pub struct FileRevocationLog {
     index: Arc<MemoryRevocationLog>,
-    queue: Mutex<mpsc::Sender<Append>>,
-    /// Held, shared, for as long as this process appends: nobody rewrites the file meanwhile.
-    _in_use: File,
+    queue: Mutex<mpsc::Sender<Job>>,
 }
 
-type Append = (Vec<Record>, oneshot::Sender<io::Result<()>>);
-
 impl FileRevocationLog {
-    /// Reads the file and opens it for appending; drops what expired before `now` if no other process uses it. The file, and a
-    /// lock file beside it, are created if they are missing.
+    /// Reads the file and drops what expired, in the file, too, if no other process is just writing it. The file,
+    /// and a lock file beside it, are created if they are missing, for their owner alone.
     pub fn open(path: &Path, now: Timestamp) -> io::Result<Self> {
-        let in_use = File::create(beside(path, ".lock"))?;
-        let alone = in_use.try_lock().is_ok();
-        if !alone {
-            in_use.lock_shared()?;
+        let lock_path = beside(path, ".lock");
+        let lock = private().create(true).truncate(false).write(true).open(&lock_path)?;
+        let index = Arc::new(MemoryRevocationLog::default());
+        let writer = Writer { path: path.to_owned(), lock, lock_path, index: Arc::clone(&index) };
+        match writer.lock.try_lock() {
+            Ok(()) => {
+                let rewritten = writer.rewrite(now);
+                writer.lock.unlock()?;
+                rewritten?;
+            }
+            Err(TryLockError::WouldBlock) => {
+                private().create(true).append(true).open(path)?;
+                index.write().extend(&live(path, now)?);
+            }
+            Err(TryLockError::Error(e)) => return Err(e),
         }
-        let records = read(path)?;
-        let live: Vec<Record> = records
-            .into_iter()
-            .filter(|r| match r {
-                Record::Ended(ended) => ended.expires_at > now,
-                Record::Rollback { .. } => true,
-            })
-            .collect();
-        if alone {
-            rewrite(path, &live)?;
-            in_use.lock_shared()?;
-        }
-        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-        let index = MemoryRevocationLog::default();
-        index.0.write().unwrap_or_else(PoisonError::into_inner).extend(&live);
-        let index = Arc::new(index);
-        let (queue, jobs) = mpsc::channel::<Append>();
-        let written = Arc::clone(&index);
-        std::thread::Builder::new().name("revocation-log".into()).spawn(move || {
-            while let Ok(first) = jobs.recv() {
-                let mut group = vec![first];
-                group.extend(jobs.try_iter().take(511));
-                let result = append_group(&mut file, &group);
-                for (records, answer) in group {
-                    if result.is_ok() {
-                        written.0.write().unwrap_or_else(PoisonError::into_inner).extend(&records);
-                    }
-                    // A caller that went away does not need the answer; the record is written all the same.
-                    let _ = answer.send(result.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
+        let (queue, jobs) = mpsc::channel();
+        std::thread::Builder::new().name("revocation-log".into()).spawn(move || writer.run(&jobs))?;
+        Ok(Self { index, queue: Mutex::new(queue) })
+    }
+
+    async fn done(&self, job: impl FnOnce(Answer) -> Job) -> io::Result<()> {
+        let (answer, done) = oneshot::channel();
+        let gone = || io::Error::other("the revocation log's writer has stopped");
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).send(job(answer)).map_err(|_| gone())?;
+        done.await.map_err(|_| gone())?
+    }
+}
+
+/// What the writer is asked for, and where it answers.
+enum Job {
+    Append(Vec<Record>, Answer),
+    Compact(Timestamp, Answer),
+}
+
+type Answer = oneshot::Sender<io::Result<()>>;
+
+/// Writes the file, on a thread of its own. Who appends holds the lock shared, who puts a new file in its place has it alone; both for
+/// moments only.
+#[derive(Debug)]
+struct Writer {
+    path: PathBuf,
+    lock: File,
+    lock_path: PathBuf,
+    index: Arc<MemoryRevocationLog>,
+}
+
+/// How often, and how long each time, a lock is waited for: five seconds.
+const WAITS: u32 = 100;
+const WAIT: Duration = Duration::from_millis(50);
+
+/// No line of the file has more bytes.
+const LINE: u64 = 256;
+/// A file of so many bytes is not worth writing anew.
+const SMALL: u64 = 64 << 10;
+
+impl Writer {
+    fn run(&self, jobs: &mpsc::Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let (mut group, mut compactions) = (Vec::new(), Vec::new());
+            for job in iter::once(first).chain(jobs.try_iter().take(511)) {
+                match job {
+                    Job::Append(records, answer) => group.push((records, answer)),
+                    Job::Compact(now, answer) => compactions.push((now, answer)),
                 }
             }
-        })?;
-        Ok(Self { index, queue: Mutex::new(queue), _in_use: in_use })
+            let result = if group.is_empty() { Ok(()) } else { self.append(&group) };
+            for (records, answer) in group {
+                if result.is_ok() {
+                    self.index.write().extend(&records);
+                }
+                // A caller that went away does not need the answer; the record is written all the same.
+                let _ = answer.send(result.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
+            }
+            for (now, answer) in compactions {
+                let _ = answer.send(self.compact(now));
+            }
+        }
+    }
+
+    fn append(&self, group: &[(Vec<Record>, Answer)]) -> io::Result<()> {
+        // A line of its own, whatever torn line a crashed process left in front of it.
+        let mut lines = vec![b'\n'];
+        for record in group.iter().flat_map(|(records, _)| records) {
+            write_line(&mut lines, record)?;
+        }
+        self.locked(File::try_lock_shared, || {
+            // By its path each time: another process may have put a new file there.
+            let mut file = OpenOptions::new().append(true).open(&self.path)?;
+            file.write_all(&lines)?;
+            file.sync_data()
+        })
+    }
+
+    /// Forgets what expired. Writes the file anew when most of it is of no use any more.
+    fn compact(&self, now: Timestamp) -> io::Result<()> {
+        let live = self.index.forget(now);
+        if fs::metadata(&self.path)?.len() <= SMALL + 2 * LINE * live {
+            return Ok(());
+        }
+        self.locked(File::try_lock, || self.rewrite(now))
+    }
+
+    /// Puts a file in the place of the present one that has all of it but what expired or stands there twice, and learns what others
+    /// wrote.
+    fn rewrite(&self, now: Timestamp) -> io::Result<()> {
+        let mut file = Index::default();
+        file.extend(&live(&self.path, now)?);
+        let records: Vec<Record> = file.records().collect();
+        replace(&self.path, &records)?;
+        self.index.write().extend(&records);
+        Ok(())
+    }
+
+    fn locked(
+        &self,
+        take: fn(&File) -> Result<(), TryLockError>,
+        work: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        for _ in 0..WAITS {
+            match take(&self.lock) {
+                Ok(()) => return work().and(self.lock.unlock()),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(WAIT),
+                Err(TryLockError::Error(e)) => return Err(e),
+            }
+        }
+        let path = self.lock_path.display();
+        let held = format!("another process has held {path} for five seconds; `fuser {path}` tells which one");
+        Err(io::Error::new(io::ErrorKind::TimedOut, held))
     }
 }
 
 #[async_trait]
 impl RevocationLog for FileRevocationLog {
     async fn append(&self, records: Vec<Record>) -> io::Result<()> {
-        let (answer, written) = oneshot::channel();
-        let gone = || io::Error::other("the revocation log's writer has stopped");
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).send((records, answer)).map_err(|_| gone())?;
-        written.await.map_err(|_| gone())?
+        self.done(|answer| Job::Append(records, answer)).await
+    }
+
+    async fn compact(&self, now: Timestamp) -> io::Result<()> {
+        self.done(|answer| Job::Compact(now, answer)).await
     }
 
     fn ended(&self, id: SessionId) -> Option<EndedSession> {
@@ -180,7 +298,7 @@ impl RevocationLog for FileRevocationLog {
 #[derive(Debug, Default)]
 struct Index {
     endings: BTreeMap<SessionId, EndedSession>,
-    rollbacks: Vec<(Timestamp, Timestamp)>,
+    rollbacks: BTreeSet<(Timestamp, Timestamp)>,
 }
 
 impl Index {
@@ -188,9 +306,14 @@ impl Index {
         for record in records {
             match *record {
                 Record::Ended(ended) => drop(self.endings.entry(ended.id).or_insert(ended)),
-                Record::Rollback { from, to } => self.rollbacks.push((from, to)),
+                Record::Rollback { from, to } => drop(self.rollbacks.insert((from, to))),
             }
         }
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record> {
+        let ended = self.endings.values().copied().map(Record::Ended);
+        ended.chain(self.rollbacks.iter().map(|&(from, to)| Record::Rollback { from, to }))
     }
 
     fn rolled_back(&self, issued_at: Timestamp) -> bool {
@@ -199,15 +322,24 @@ impl Index {
     }
 }
 
-fn append_group(file: &mut File, group: &[Append]) -> io::Result<()> {
-    // A line of its own, whatever torn line a crashed process left in front of it.
-    let mut lines = vec![b'\n'];
-    for record in group.iter().flat_map(|(records, _)| records) {
-        serde_json::to_writer(&mut lines, record)?;
-        lines.push(b'\n');
-    }
-    file.write_all(&lines)?;
-    file.sync_data()
+fn write_line(lines: &mut Vec<u8>, record: &Record) -> io::Result<()> {
+    serde_json::to_writer(&mut *lines, record)?;
+    lines.push(b'\n');
+    Ok(())
+}
+
+/// What is in the file and may still be asked for.
+fn live(path: &Path, now: Timestamp) -> io::Result<Vec<Record>> {
+    let mut records = read(path)?;
+    records.retain(|record| match record {
+        Record::Ended(ended) => is_live(ended, now),
+        Record::Rollback { .. } => true,
+    });
+    Ok(records)
+}
+
+fn is_live(ended: &EndedSession, now: Timestamp) -> bool {
+    ended.expires_at + KEEPS_EXPIRED > now
 }
 
 fn read(path: &Path) -> io::Result<Vec<Record>> {
@@ -232,19 +364,31 @@ fn read(path: &Path) -> io::Result<Vec<Record>> {
 }
 
 /// Writes aside, syncs, renames over the old file, syncs the directory: a crash leaves the old or the new file.
-fn rewrite(path: &Path, records: &[Record]) -> io::Result<()> {
+fn replace(path: &Path, records: &[Record]) -> io::Result<()> {
     let aside = beside(path, ".new");
     let mut lines = Vec::new();
     for record in records {
-        serde_json::to_writer(&mut lines, record)?;
-        lines.push(b'\n');
+        write_line(&mut lines, record)?;
     }
-    let mut file = File::create(&aside)?;
+    // One that a crash left may be anybody's to read.
+    match fs::remove_file(&aside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = private().create_new(true).write(true).open(&aside)?;
     file.write_all(&lines)?;
     file.sync_all()?;
     fs::rename(&aside, path)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
+}
+
+/// For files that nobody else may read, or lock.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -256,7 +400,6 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Seconds;
     use crate::session::EndReason;
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
@@ -279,7 +422,7 @@ mod tests {
         log.append(vec![Record::Rollback { from: NOW, to: NOW + Seconds(5) }]).await.unwrap();
         assert_eq!(log.ended(ended(1, 0).id), Some(ended(1, 10)));
         drop(log);
-        let log = FileRevocationLog::open(&path, NOW + Seconds(50)).unwrap();
+        let log = FileRevocationLog::open(&path, NOW + KEEPS_EXPIRED + Seconds(50)).unwrap();
         assert_eq!(log.endings(), [ended(2, 100)]);
         assert!(log.rolled_back(NOW + Seconds(5)) && !log.rolled_back(NOW + Seconds(6)));
     }
@@ -308,11 +451,92 @@ mod tests {
         assert_eq!(all, [ended(1, 10), ended(2, 100), ended(3, 100)]);
     }
 
+    /// As many sessions that ended, each with an id of its own.
+    fn many(first: u32, count: u32, expires_in: u64) -> Vec<Record> {
+        let id = |n: u32| {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            SessionId::from_bytes(bytes)
+        };
+        (first..first + count).map(|n| Record::Ended(EndedSession { id: id(n), ..ended(0, expires_in) })).collect()
+    }
+
+    #[tokio::test]
+    async fn what_expired_is_forgotten_and_leaves_the_file_while_others_append() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.jsonl");
+        let log = FileRevocationLog::open(&path, NOW).unwrap();
+        let other = FileRevocationLog::open(&path, NOW).unwrap();
+        let size = || fs::metadata(&path).unwrap().len();
+        log.append(many(0, 2000, 10)).await.unwrap();
+        log.append(many(2000, 100, 1000)).await.unwrap();
+        other.append(many(3000, 100, 1000)).await.unwrap();
+        log.append(vec![Record::Rollback { from: NOW, to: NOW + Seconds(5) }]).await.unwrap();
+        let full = size();
+        assert!(full <= 2201 * LINE);
+
+        log.compact(NOW + KEEPS_EXPIRED + Seconds(9)).await.unwrap();
+        assert_eq!((log.endings().len(), size()), (2100, full));
+        log.compact(NOW + KEEPS_EXPIRED + Seconds(10)).await.unwrap();
+        assert!(size() < full / 5, "{}", size());
+        assert_eq!(log.endings().len(), 200, "what the other one appended is known now");
+        // The other one appends to the new file.
+        other.append(many(4000, 1, 1000)).await.unwrap();
+        other.compact(NOW + KEEPS_EXPIRED + Seconds(10)).await.unwrap();
+        assert_eq!(other.endings().len(), 101);
+        let all = FileRevocationLog::open(&path, NOW).unwrap();
+        assert_eq!(all.endings().len(), 201);
+        assert!(all.rolled_back(NOW + Seconds(5)));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nothing_that_is_appended_while_another_process_writes_the_file_anew_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.jsonl");
+        let logs: Vec<_> = (0..3).map(|_| FileRevocationLog::open(&path, NOW).unwrap()).collect();
+        let work = logs.into_iter().zip([0, 100_000, 200_000]).map(|(log, first)| {
+            tokio::spawn(async move {
+                for n in 0..20 {
+                    log.append(many(first + n, 1, 1000)).await.unwrap();
+                    log.append(many(first + 1000 * (n + 1), 600, 10)).await.unwrap();
+                    log.compact(NOW + KEEPS_EXPIRED + Seconds(10)).await.unwrap();
+                }
+            })
+        });
+        for done in work.collect::<Vec<_>>() {
+            done.await.unwrap();
+        }
+        assert!(fs::metadata(&path).unwrap().len() < 3 * SMALL);
+        assert_eq!(FileRevocationLog::open(&path, NOW + KEEPS_EXPIRED + Seconds(10)).unwrap().endings().len(), 60);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn the_files_are_their_owners_and_a_lock_that_stays_is_named() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.jsonl");
+        let log = FileRevocationLog::open(&path, NOW).unwrap();
+        let lock = beside(&path, ".lock");
+        for file in [&path, &lock] {
+            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+        }
+        let held = File::open(&lock).unwrap();
+        held.lock().unwrap();
+        let error = log.append(vec![Record::Ended(ended(1, 10))]).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("`fuser {}`", lock.display())), "{error}");
+        assert_eq!(log.endings(), []);
+        // It is read all the same.
+        FileRevocationLog::open(&path, NOW).unwrap();
+        held.unlock().unwrap();
+        log.append(vec![Record::Ended(ended(1, 10))]).await.unwrap();
+    }
+
     #[test]
     fn a_torn_tail_is_dropped_and_damage_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("revocations.jsonl");
-        rewrite(&path, &[Record::Ended(ended(1, 10)), Record::Ended(ended(2, 10))]).unwrap();
+        replace(&path, &[Record::Ended(ended(1, 10)), Record::Ended(ended(2, 10))]).unwrap();
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 3]).unwrap();
         assert_eq!(FileRevocationLog::open(&path, NOW).unwrap().endings(), [ended(1, 10)]);

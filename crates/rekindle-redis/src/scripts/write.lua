@@ -16,7 +16,7 @@ else
   expected = revision == ARGV[2]
 end
 if not expected then
-  return { 0, redis.call('HMGET', KEYS[1], unpack(fields)) }
+  return { 0, read() }
 end
 local set = { 'rev', ARGV[1] }
 if ARGV[3] ~= '' then

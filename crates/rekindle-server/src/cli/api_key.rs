@@ -39,7 +39,12 @@ enum Action {
 
 impl ApiKeys {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let engine = Backend::open(&self.source.read_to_write()?).await?;
+        // The first key is made before the first start, in a store that is made with it.
+        let config = match self.action {
+            Action::Create { .. } => self.source.read_to_write(),
+            Action::List | Action::Revoke { .. } => self.source.read_of_store(),
+        };
+        let engine = Backend::open(&config?).await?;
         let engine = &engine.engine;
         match self.action {
             Action::Create { name, mut scopes } => {

@@ -21,7 +21,7 @@ pub(super) struct Audit {
 
 impl Audit {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let store = OpenStore::open(&self.source.read_to_write()?).await?;
+        let store = OpenStore::open(&self.source.read_of_store()?).await?;
         let entries = store.store().audit_log(None, self.limit).await?;
         if self.json {
             for entry in &entries {

@@ -20,7 +20,7 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let config = self.source.read_to_write()?;
+        let config = self.source.read_of_store()?;
         let store = OpenStore::open(&config).await?;
         store.sqlite().ok_or_else(|| super::not_a_file(&config, "back up"))?.backup(&self.to)?;
         SqliteStore::verify_file(&self.to)?;

@@ -5,7 +5,7 @@ use std::{fmt::Display, path::Path, process::ExitCode};
 use clap::Args;
 use rekindle::{
     clock::{Clock, Seconds, SystemClock, Timestamp},
-    keys::{Algorithm, KeyRing},
+    keys::{Chain, KeyRing},
     refresh::SecretRing,
     revocation_log::{FileRevocationLog, RevocationLog},
     session::Scope,
@@ -236,16 +236,16 @@ async fn secrets_and_keys(
                 faults += 1;
                 found.fail(format_args!("signing keys of {scope}: {fault}"));
             }
-            for algorithm in Algorithm::ALL.into_iter().filter(|a| record.keys.iter().any(|k| k.algorithm == *a)) {
+            for chain in Chain::ALL.into_iter().filter(|chain| record.keys.iter().any(|k| k.chain == *chain)) {
                 // What a running server does in advance is late once the key should sign already.
-                let late = ring.upkeep(algorithm, now).add.filter(|_| {
-                    let newest = record.keys.iter().filter(|k| k.algorithm == algorithm).map(|k| k.signs_from).max();
+                let late = ring.upkeep(chain, now).add.filter(|_| {
+                    let newest = record.keys.iter().filter(|k| k.chain == chain).map(|k| k.signs_from).max();
                     newest.is_some_and(|from| from + Seconds(config.keys.rotate_every.as_secs()) <= now)
                 });
                 if late.is_some() {
                     faults += 1;
                     found.warn(format_args!(
-                        "signing keys of {scope}: the {algorithm} key is older than keys.rotate_every; a running server replaces it"
+                        "signing keys of {scope}: the {chain} key is older than keys.rotate_every; a running server replaces it"
                     ));
                 }
             }

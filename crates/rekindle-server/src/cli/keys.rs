@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use rekindle::{
     clock::Timestamp,
     engine::Rotation,
-    keys::{Algorithm, KeyId},
+    keys::{Chain, KeyId},
 };
 
 use super::{InScope, Source, operator, table};
@@ -39,17 +39,16 @@ enum Action {
 
 impl Keys {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let backend = Backend::open(&self.source.read_to_write()?).await?;
+        let backend = Backend::open(&self.source.read_of_store()?).await?;
         let engine = &backend.engine;
         match self.action {
             Action::List { at } => {
                 let keys = engine.signing_keys(&at.scope()).await?;
-                let mut rows = vec![["KEY ID", "ALGORITHM", "PUBLISHED", "SIGNS FROM", "STATE"].map(str::to_owned)];
-                rows.extend(keys.iter().map(|(kid, algorithm, published, signs_from)| {
-                    let state = state(&keys, (algorithm, *signs_from), engine.now());
-                    let texts = [kid.as_str(), algorithm.as_str()].map(str::to_owned);
-                    let [kid, algorithm] = texts;
-                    [kid, algorithm, published.to_string(), signs_from.to_string(), state.to_owned()]
+                let mut rows = vec![["KEY ID", "CHAIN", "PUBLISHED", "SIGNS FROM", "STATE"].map(str::to_owned)];
+                rows.extend(keys.iter().map(|(kid, chain, published, signs_from)| {
+                    let state = state(&keys, (chain, *signs_from), engine.now());
+                    let [kid, chain] = [kid.as_str(), chain.as_str()].map(str::to_owned);
+                    [kid, chain, published.to_string(), signs_from.to_string(), state.to_owned()]
                 }));
                 print!("{}", table(&rows));
             }
@@ -69,11 +68,11 @@ impl Keys {
 }
 
 fn state(
-    keys: &[(KeyId, Algorithm, Timestamp, Timestamp)],
-    (algorithm, signs_from): (&Algorithm, Timestamp),
+    keys: &[(KeyId, Chain, Timestamp, Timestamp)],
+    (chain, signs_from): (&Chain, Timestamp),
     now: Timestamp,
 ) -> &'static str {
-    let successor = keys.iter().any(|key| key.1 == *algorithm && key.3 > signs_from && key.3 <= now);
+    let successor = keys.iter().any(|key| key.1 == *chain && key.3 > signs_from && key.3 <= now);
     match signs_from <= now {
         false => "next",
         true if successor => "retiring",

@@ -55,18 +55,26 @@ impl Serve {
             }
         };
         log::install(&config.log);
+        for key in &config.ignored {
+            tracing::warn!("the SuperTokens configuration's `{key}` has no meaning here");
+        }
         runtime.block_on(self.serve(config))
     }
 
     /// The configuration, if it is good enough; else everything that is wrong with it.
     async fn config(&self) -> Result<Config, Problems> {
-        let config = Config::load(&self.overrides)?;
+        let mut config = Config::load(&self.overrides);
         if self.dev {
-            return Ok(config);
+            if let Ok(config) = &mut config {
+                config.development = true;
+            }
+            return config;
         }
-        let mut problems = config.problems_for_production(self.overrides.config.as_deref());
-        problems.extend(api_key_problem(&config).await);
-        if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
+        let mut problems = Config::check_for_production(&self.overrides);
+        if let Ok(config) = &config {
+            problems.extend(api_key_problem(config).await);
+        }
+        if problems.is_empty() { config } else { Err(Problems(problems)) }
     }
 
     async fn serve(self, config: Config) -> anyhow::Result<ExitCode> {

@@ -74,7 +74,7 @@ enum Action {
 
 impl Sessions {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let backend = Backend::open(&self.source.read_to_write()?).await?;
+        let backend = Backend::open(&self.source.read_of_store()?).await?;
         let engine = &backend.engine;
         let now = engine.now();
         match self.action {

@@ -15,7 +15,7 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let backend = Backend::open(&self.source.read_to_write()?).await?;
+        let backend = Backend::open(&self.source.read_of_store()?).await?;
         let now = backend.engine.now();
         let (mut ended, mut removed) = (0, 0);
         loop {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf};
 
 use serde_path_to_error::Segment;
 
-use super::{Config, LogLevel, Secret};
+use super::{Config, LogLevel, Secret, Translated};
 use crate::serde_message::without_value;
 
 /// What the command line or the environment may set over the file.
@@ -13,6 +13,13 @@ pub struct Overrides {
     /// The configuration file. Without one, every value has its default.
     #[arg(long, env = "REKINDLE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// A configuration file of SuperTokens' own core, `config.yaml`: what it says goes under the configuration file, and its environment
+    /// variables go over it.
+    #[arg(long, env = "REKINDLE_SUPERTOKENS_CONFIG", value_name = "FILE")]
+    pub supertokens_config: Option<PathBuf>,
+    /// For tests of applications, with --dev: signing keys may be replaced every few seconds, as a SuperTokens configuration says.
+    #[arg(long)]
+    pub test_mode: bool,
     /// The address to listen on, instead of the file's `listen`.
     #[arg(long, env = "REKINDLE_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
@@ -53,6 +60,23 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Whether one is about the other's key, or about something within it; the items of a list count as one.
+    fn touches(&self, other: &Self) -> bool {
+        let [this, other] = [self, other].map(|problem| problem.key.split('[').next().unwrap_or_default());
+        let within = |inner: &str, outer| {
+            inner.strip_prefix(outer).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('.'))
+        };
+        within(this, other) || within(other, this)
+    }
+
+    /// Whether `wrong`, which was taken out, is what this misses.
+    fn misses(&self, wrong: &Self) -> bool {
+        let name = wrong.key.strip_prefix(&self.key).and_then(|rest| rest.strip_prefix('.'));
+        name.is_some_and(|name| self.reason.contains(&format!("`{name}`")))
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&*self.key, &self.value) {
@@ -71,37 +95,90 @@ pub struct Problems(pub Vec<Problem>);
 impl Config {
     /// Reads the file that `overrides` names, if any, and puts the other overrides over it. Every problem is reported.
     pub fn load(overrides: &Overrides) -> Result<Self, Problems> {
-        let text = match &overrides.config {
-            None => String::new(),
-            Some(path) => std::fs::read_to_string(path).map_err(|e| {
-                Problems(vec![Problem::new(
-                    "",
-                    format!("the configuration file {} cannot be read: {e}", path.display()),
-                )])
-            })?,
-        };
-        Self::from_toml(&text, overrides)
+        let (config, problems) = Self::read(overrides)?;
+        if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
     }
 
     /// The same from the text of a file.
     pub fn from_toml(text: &str, overrides: &Overrides) -> Result<Self, Problems> {
+        let (config, problems) = Self::over(Translated::default(), text, overrides)?;
+        if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
+    }
+
+    /// Everything that keeps a server outside of development from starting with this: what is wrong, and what is too weak.
+    pub fn check_for_production(overrides: &Overrides) -> Vec<Problem> {
+        let (config, mut problems) = match Self::read(overrides) {
+            Ok(read) => read,
+            Err(Problems(problems)) => return problems,
+        };
+        let mut weak = config.problems_for_production(overrides.config.as_deref());
+        // What was wrong is not there any more: no word about what it was to be.
+        weak.retain(|weak| !problems.iter().any(|wrong| wrong.touches(weak)));
+        problems.extend(weak);
+        problems
+    }
+
+    /// What can be read of the files that `overrides` names, with the default for what is wrong with it, and that.
+    fn read(overrides: &Overrides) -> Result<(Self, Vec<Problem>), Problems> {
+        let foreign = match &overrides.supertokens_config {
+            None => Translated::default(),
+            path => Translated::of(&text(path)?, |name| std::env::var(name).ok(), overrides.test_mode),
+        };
+        Self::over(foreign, &text(&overrides.config)?, overrides)
+    }
+
+    /// The same of a file's text, over what another configuration says.
+    fn over(foreign: Translated, text: &str, overrides: &Overrides) -> Result<(Self, Vec<Problem>), Problems> {
         let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             // Not the error's own display: that quotes the line, which may hold a secret.
             let line = e.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
             Problems(vec![Problem::new("", format!("line {line} is not valid TOML: {}", without_value(e.message())))])
         })?;
+        if let Ok(toml::Value::Table(ours)) = toml::Value::try_from(&foreign.ours) {
+            lay_under(&mut table, ours);
+        }
         overrides.apply(&mut table);
-        let (config, mut problems) = deserialize(table);
+        let (mut config, mut problems) = deserialize(table);
+        (config.ignored, config.test_rotation) = (foreign.ignored, foreign.test_rotation);
+        problems.extend(foreign.problems);
         if config.keys.publish_ahead.as_secs() >= config.keys.rotate_every.as_secs() {
             problems.push(
                 Problem::new("keys.publish_ahead", "must be shorter than keys.rotate_every")
                     .with(config.keys.publish_ahead),
             );
         }
+        let face = &config.supertokens;
+        if !face.base_path.is_empty() && (!face.base_path.starts_with('/') || face.base_path.ends_with('/')) {
+            let reason = "must start with `/` and not end with one";
+            problems.push(Problem::new("supertokens.base_path", reason).with(&face.base_path));
+        }
+        if face.refresh_token_validity.as_secs() <= face.access_token_validity.as_secs() {
+            let reason = "must be longer than supertokens.access_token_validity";
+            problems.push(Problem::new("supertokens.refresh_token_validity", reason).with(face.refresh_token_validity));
+        }
         if config.metrics.listen == Some(config.listen) && config.listen.port() != 0 {
             problems.push(Problem::new("metrics.listen", "must differ from listen").with(config.listen));
         }
-        if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
+        Ok((config, problems))
+    }
+}
+
+fn text(path: &Option<PathBuf>) -> Result<String, Problems> {
+    let Some(path) = path else { return Ok(String::new()) };
+    std::fs::read_to_string(path).map_err(|e| {
+        let reason = format!("the configuration file {} cannot be read: {e}", path.display());
+        Problems(vec![Problem::new("", reason)])
+    })
+}
+
+/// Adds what `table` does not say.
+fn lay_under(table: &mut toml::Table, under: toml::Table) {
+    for (key, value) in under {
+        match (table.get_mut(&key), value) {
+            (None, value) => drop(table.insert(key, value)),
+            (Some(toml::Value::Table(table)), toml::Value::Table(under)) => lay_under(table, under),
+            (Some(_), _) => {}
+        }
     }
 }
 
@@ -162,7 +239,10 @@ fn deserialize(mut table: toml::Table) -> (Config, Vec<Problem>) {
         }
         let secret = key.contains("secret") || key == "store" || key.ends_with("url");
         let shown = (!secret && !value.is_table() && !value.is_array()).then(|| value.to_string());
-        problems.push(Problem { key, value: shown, reason });
+        let problem = Problem { key, value: shown, reason };
+        if !problems.iter().any(|wrong| problem.misses(wrong)) {
+            problems.push(problem);
+        }
     }
 }
 
@@ -245,16 +325,50 @@ mod tests {
                 "listen = \"nowhere\": invalid socket address syntax",
                 "log.level = \"loud\": expected one of `error`, `warn`, `info`, `debug`, `trace`",
                 "secrets: must have either `file` (a path) or `value` (the secret itself), and never both",
-                "stoer = \"sqlite:\": unknown field `stoer`, expected one of `listen`, `data_dir`, `store`, `issuer`, `audience`, `trusted_proxies`, `secrets`, `limits`, `tls`, `log`, `metrics`, `webhooks`, `keys`, `sweep`, `revocation_log`, `drain`",
+                "stoer = \"sqlite:\": unknown field `stoer`, expected one of `listen`, `data_dir`, `store`, `issuer`, `audience`, `trusted_proxies`, `secrets`, `limits`, `tls`, `log`, `metrics`, `webhooks`, `keys`, `sweep`, `revocation_log`, `drain`, `supertokens`",
                 "store: must begin with `sqlite:`, `postgres://`, `mysql://`, `redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`",
                 "trusted_proxies[1] = \"proxy\": must be an IP address or a network like `10.0.0.0/8`",
                 "trusted_proxies[3] = \"other\": must be an IP address or a network like `10.0.0.0/8`",
                 "webhooks[0]: missing field `product`",
                 "webhooks[1].events[0] = \"session.begun\": expected one of `session.theft_detected`, `session.started`, `session.ended`, `user.banned`",
                 "webhooks[1].secret: expected a string",
-                "webhooks[1]: must have either `secret` or `secret_file`, and never both",
             ]
         );
+    }
+
+    #[test]
+    fn what_was_taken_out_is_not_missed() {
+        let text = "
+            [[webhooks]]
+            product = 'No'
+            url = 'https://a.example'
+            events = ['session.ended']
+            secret = 'hunter2'
+        ";
+        let found = problems(text);
+        assert!(found.len() == 1 && found[0].starts_with("webhooks[0].product = \"No\": "), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_hides_nothing_that_is_weak() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        let text = "
+            issuer = 'nowhere'
+            listen = '0.0.0.0:80'
+            limits.body = 12
+            limits.requests_per_second = 0
+        ";
+        let check = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let overrides = Overrides { config: Some(file.clone()), ..Overrides::default() };
+            let found = Config::check_for_production(&overrides);
+            found.iter().map(|problem| problem.key.clone()).collect::<Vec<_>>()
+        };
+        let mut found = check(text);
+        found.sort();
+        assert_eq!(found, ["issuer", "limits.body", "limits.requests_per_second", "listen", "secrets"]);
+        assert_eq!(check("listen = "), [""]);
     }
 
     #[test]
@@ -270,7 +384,7 @@ mod tests {
             secrets_file: Some("there".into()),
             log_level: Some(LogLevel::Debug),
             store: Some("sqlite:elsewhere.db".to_owned().into()),
-            config: None,
+            ..Overrides::default()
         };
         let config = Config::from_toml("listen = 'x'\n[secrets]\nfile = 'here'", &overrides).unwrap();
         assert_eq!(config.listen.port(), 1);

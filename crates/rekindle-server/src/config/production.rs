@@ -1,6 +1,6 @@
 //! What a server outside of development refuses.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use rekindle::refresh::SecretRing;
 
@@ -25,6 +25,28 @@ impl Config {
                 )
                 .with(self.listen),
             );
+        }
+        for (at, network) in self.trusted_proxies.iter().enumerate().filter(|(_, network)| network.is_everything()) {
+            let reason =
+                "is the whole internet: anybody could choose the address that is logged; name the proxies alone";
+            problems.push(Problem::new(format!("trusted_proxies[{at}]"), reason).with(network));
+        }
+        if let Some(listen) = self.metrics.listen.filter(|listen| !is_private(listen.ip())) {
+            let reason =
+                "serves metrics without a key: use a loopback or private address, or a key with the scope `metrics`";
+            problems.push(Problem::new("metrics.listen", reason).with(listen));
+        }
+        if let Some(file) = file.filter(|file| has_mode(file, 0o022)) {
+            let reason = format!("{} can be changed by others: `chmod go-w` it", file.display());
+            problems.push(Problem::new("", reason));
+        }
+        if self.test_rotation.is_some() {
+            problems.push(Problem::new("", "--test-mode is for development: signing keys are replaced too often"));
+        }
+        for key in &self.supertokens.api_keys {
+            if let Err(reason) = crate::supertokens::api_keys(key.expose()) {
+                problems.push(Problem::new("supertokens.api_keys", reason));
+            }
         }
         self.check_secrets(file, &mut problems);
         self.check_store(file, &mut problems);
@@ -110,22 +132,35 @@ fn check_secret(
 fn check_private(key: &str, path: &Path, problems: &mut Vec<Problem>) {
     if let Err(e) = std::fs::File::open(path) {
         problems.push(Problem::new(key, format!("cannot be read: {e}")).with(path.display()));
-    } else if readable_by_others(path) {
-        problems.push(Problem::new(key, "can be read by others: `chmod 600` it").with(path.display()));
+    } else if has_mode(path, 0o066) {
+        problems.push(Problem::new(key, "can be read or changed by others: `chmod 600` it").with(path.display()));
     }
 }
 
-/// Whether the file's group or everybody may read it. Without Unix permissions nobody can tell.
+/// Whether the file's group or everybody may read it.
 fn readable_by_others(path: &Path) -> bool {
+    has_mode(path, 0o044)
+}
+
+/// Whether the file has any of these permissions. Without Unix permissions nobody can tell.
+fn has_mode(path: &Path, any_of: u32) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o044 != 0)
+        std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & any_of != 0)
     }
     #[cfg(not(unix))]
     {
-        let _ = path;
+        let _ = (path, any_of);
         false
+    }
+}
+
+/// Whether an address is of this machine or of a private network (RFC 1918, RFC 4193, link-local).
+fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 
@@ -184,6 +219,45 @@ mod tests {
             ]
         );
         assert!(!found.concat().contains("short"), "{found:?}");
+    }
+
+    #[test]
+    fn proxies_that_are_everybody_files_that_others_write_and_open_metrics_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, secrets) = (dir.path().join("c.toml"), dir.path().join("secrets"));
+        write(&file, "", 0o666);
+        write(&secrets, SECRET, 0o622);
+        let text = |metrics| {
+            format!(
+                "listen = '0.0.0.0:80'\ntrusted_proxies = ['10.0.0.1', '0.0.0.0/0', '::/0']\nissuer = 'https://s.example'\n\
+                 secrets.file = '{}'\nmetrics.listen = '{metrics}:9100'",
+                secrets.display()
+            )
+        };
+        let said = found(&text("0.0.0.0"), Some(&file));
+        let starts = [
+            "trusted_proxies[1] = 0.0.0.0/0: is the whole internet",
+            "trusted_proxies[2] = ::/0: ",
+            "metrics.listen = 0.0.0.0:9100: serves metrics without a key",
+            &format!("{} can be changed by others", file.display()),
+            "secrets.file = ",
+        ];
+        assert_eq!(said.len(), starts.len(), "{said:?}");
+        assert!(said.iter().zip(starts).all(|(said, start)| said.starts_with(start)), "{said:?}");
+        for (address, private) in [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("192.168.0.1", true),
+            ("[fd00::1]", true),
+            ("[::1]", true),
+            ("8.8.8.8", false),
+            ("[::]", false),
+            ("[2001:db8::1]", false),
+            ("[::ffff:8.8.8.8]", false),
+        ] {
+            let said = found(&text(address), None).concat();
+            assert_eq!(!said.contains("metrics.listen"), private, "{address}");
+        }
     }
 
     #[test]

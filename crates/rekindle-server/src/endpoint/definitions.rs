@@ -65,6 +65,8 @@ struct DefinitionDocument {
     max_sessions_per_user: Option<u32>,
     /// What a start beyond that number does: `reject` or `end_oldest` (the default).
     on_max_sessions: Option<String>,
+    /// What a face or an application keeps beside the rest, at most 32 KiB; Rekindle's engine never looks inside.
+    metadata: Option<std::collections::HashMap<String, serde_json::Value>>,
 }
 
 /// A definition's part about access tokens.

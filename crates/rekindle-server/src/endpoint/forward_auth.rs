@@ -32,6 +32,10 @@ const COOKIES: [&str; 2] = ["__Host-rekindle-access", "rekindle-access"];
     get,
     path = "/v1/{product}/{env}/auth",
     tag = "verifiers",
+    params((
+        "query" = Option<HashMap<String, String>>, Query, style = Form, explode,
+        description = "Anything, and ignored: Caddy sends the query of the request that it asks about",
+    )),
     responses(
         (status = 204, description = "It may", headers(
             ("Rekindle-User-Id" = String, description = "Percent-encoded where it is not visible ASCII"),

@@ -1,10 +1,16 @@
 //! `GET /readyz`: whether to send requests here.
 
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    Extension,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use rekindle::engine::Error;
 
 use crate::{
     app::App,
+    edge::Planned,
     problem::{Code, Problem},
 };
 
@@ -18,10 +24,10 @@ use crate::{
         (status = 503, description = "`unavailable`"),
     ),
 )]
-pub(super) async fn readyz(State(app): State<App>) -> Result<StatusCode, Problem> {
+pub(super) async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
     if app.lifecycle().is_draining() {
-        return Err(Problem::new(Code::Unavailable, "the server is stopping"));
+        return Ok((Extension(Planned), Problem::new(Code::Unavailable, "the server is stopping")).into_response());
     }
     app.engine().store().ping().await.map_err(Error::from)?;
-    Ok(StatusCode::OK)
+    Ok(StatusCode::OK.into_response())
 }

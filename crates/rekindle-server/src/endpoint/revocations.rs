@@ -61,7 +61,7 @@ const STREAM_READS: u32 = 200;
     path = "/v1/{product}/{env}/revocations",
     tag = "verifiers",
     security(("api_key" = ["confirm"])),
-    params(("Last-Event-ID" = Option<u64>, Header, description = "Where a stream was cut off")),
+    params(Which, ("Last-Event-ID" = Option<u64>, Header, description = "Where a stream was cut off")),
     responses(
         (status = 200, description = "Entries after the cursor", content(
             (Page<RevocationView> = "application/json"),

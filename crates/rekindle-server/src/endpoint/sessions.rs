@@ -22,21 +22,17 @@ use axum::{
     response::Response,
 };
 use futures_util::FutureExt;
-use rekindle::{
-    clock::Timestamp,
-    engine::{Error, Issued, RefreshOutcome, TokenRefusal},
-    session::Session,
-};
+use rekindle::engine::{Error, RefreshOutcome};
+use serde::Serialize;
 use utoipa_axum::routes;
 
 use crate::{
     app::{App, Endpoints},
     completion::to_completion,
     config::Secret,
-    metrics::{self, Metrics},
     problem::Problem,
-    refusal::refused,
-    view::{SessionView, TokensView, json},
+    refusal::{count_refresh, refused},
+    view::{TokensView, json},
 };
 
 pub(super) fn register(endpoints: Endpoints) -> Endpoints {
@@ -60,7 +56,13 @@ fn rotated(
     work: impl Future<Output = Result<RefreshOutcome, Error>> + Send + 'static,
 ) -> impl Future<Output = Result<Response, Problem>> + Send {
     let counting = app.clone();
-    let outcome = to_completion(work.inspect(move |outcome| count(counting.metrics(), outcome)));
+    let outcome = to_completion(work.inspect(move |outcome| {
+        let moved = outcome.as_ref().map(|outcome| match outcome {
+            RefreshOutcome::Refreshed(tokens) => Ok(tokens.issued),
+            RefreshOutcome::Refused(refusal) => Err(refusal),
+        });
+        count_refresh(counting.metrics(), moved);
+    }));
     async move {
         match outcome.await? {
             RefreshOutcome::Refreshed(tokens) => Ok(json(StatusCode::OK, &TokensView::of(&tokens, app.engine().now()))),
@@ -69,35 +71,10 @@ fn rotated(
     }
 }
 
-fn count(metrics: &Metrics, outcome: &Result<RefreshOutcome, Error>) {
-    use metrics::RefreshOutcome as Label;
-    metrics.refresh(match outcome {
-        Ok(RefreshOutcome::Refreshed(tokens)) => match tokens.issued {
-            Issued::Started | Issued::Advanced => Label::Advanced,
-            Issued::Reissued => Label::Reissued,
-            Issued::FastForwarded => Label::FastForwarded,
-        },
-        Ok(RefreshOutcome::Refused(refusal)) => match refusal {
-            TokenRefusal::Malformed => Label::Malformed,
-            TokenRefusal::ScopeMismatch | TokenRefusal::AccessExpired => Label::Invalid,
-            TokenRefusal::Expired(_) => Label::Expired,
-            TokenRefusal::Revoked(_) => Label::Revoked,
-            TokenRefusal::ProofRequired(_) => Label::ProofRequired,
-            TokenRefusal::Superseded(_) => Label::Superseded,
-            TokenRefusal::Theft { kind, .. } => {
-                metrics.theft(*kind);
-                Label::Theft
-            }
-        },
-        Err(Error::Store(_) | Error::Log(_) | Error::Key(_)) => Label::Unavailable,
-        Err(_) => Label::Invalid,
-    });
-}
-
 /// A session with its version as the `ETag`.
-fn session_answer(session: &Session, now: Timestamp) -> Response {
-    let mut answer = json(StatusCode::OK, &SessionView::of(session, now));
-    let etag = HeaderValue::try_from(format!("\"{}\"", session.version)).expect("digits in quotes");
+fn versioned(view: &impl Serialize, version: u64) -> Response {
+    let mut answer = json(StatusCode::OK, view);
+    let etag = HeaderValue::try_from(format!("\"{version}\"")).expect("digits in quotes");
     answer.headers_mut().insert(header::ETAG, etag);
     answer
 }

@@ -37,6 +37,14 @@ fn takes_over(user: u32, owner: u32) -> bool {
     user == 0 && owner != 0
 }
 
+/// For a file that, if it is made, is for its owner alone.
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// Makes a durable file for its owner alone; `false` if there is one already, which then stays as it is.
 pub fn new_private_file(path: &Path, text: &str) -> Result<bool, StartError> {
     match write_new(path, text) {
@@ -77,11 +85,7 @@ pub fn open_to_others(path: &Path) -> io::Result<bool> {
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut file = private().write(true).create_new(true).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     sync_parent(path)

@@ -1,11 +1,11 @@
 //! Who may have the store's file for itself: nobody, while somebody works on it.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     path::Path,
 };
 
-use super::StartError;
+use super::{StartError, files};
 
 /// Held for as long as a process works on a store. The operating system takes it back when the process ends, however it ends.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ impl StoreLock {
 
     fn take(store: &Path, lock: fn(&File) -> Result<(), TryLockError>, why: &'static str) -> Result<Self, StartError> {
         let path = store.with_added_extension("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        // Whoever may read it may lock it.
+        let file = files::private().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(StartError::file("the store's lock", &path))?;
         match lock(&file) {
             Ok(()) => Ok(Self(file)),

@@ -3,7 +3,7 @@
 use rekindle::{
     clock::{Seconds, Timestamp},
     engine::{Engine, Error},
-    keys::{Algorithm, KeyId},
+    keys::{Chain, KeyId},
     session::Scope,
 };
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
@@ -50,21 +50,23 @@ async fn oldest_signing_key(engine: &Engine) -> Result<Seconds, Error> {
     Ok(oldest)
 }
 
-/// Since when each algorithm's present key signs.
-fn signing(keys: &[(KeyId, Algorithm, Timestamp, Timestamp)], now: Timestamp) -> impl Iterator<Item = Timestamp> {
-    Algorithm::ALL.into_iter().filter_map(move |algorithm| {
-        keys.iter().filter(|key| key.1 == algorithm && key.3 <= now).map(|key| key.3).max()
-    })
+/// Since when the present key of each chain signs that the schedule replaces.
+fn signing(keys: &[(KeyId, Chain, Timestamp, Timestamp)], now: Timestamp) -> impl Iterator<Item = Timestamp> {
+    Chain::ALL
+        .into_iter()
+        .filter(|chain| *chain != Chain::Static)
+        .filter_map(move |chain| keys.iter().filter(|key| key.1 == chain && key.3 <= now).map(|key| key.3).max())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rekindle::keys::Algorithm;
 
     #[test]
     fn a_key_that_was_replaced_or_does_not_sign_yet_has_no_say() {
         let at = Timestamp::from_secs;
-        let key = |algorithm, from| ("k".parse().unwrap(), algorithm, at(0), at(from));
+        let key = |algorithm, from| ("k".parse().unwrap(), Chain::Access(algorithm), at(0), at(from));
         let keys =
             [key(Algorithm::EdDsa, 10), key(Algorithm::EdDsa, 20), key(Algorithm::EdDsa, 99), key(Algorithm::Es256, 5)];
         assert_eq!(signing(&keys, at(50)).collect::<Vec<_>>(), [at(20), at(5)]);

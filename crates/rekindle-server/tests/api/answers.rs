@@ -211,6 +211,48 @@ async fn sessions_are_listed_newest_first_page_by_page_and_filtered() {
 }
 
 #[tokio::test]
+async fn of_two_hundred_patches_at_once_each_is_kept() {
+    let server = Server::new().await;
+    let tokens = server.start(json!({})).await;
+    let line = format!("PATCH sessions/{}", id(&tokens));
+    let patches = (0..200).map(|n| server.ask(&line, json!({ "data": { format!("k{n}"): n } })));
+    for patched in futures_util::future::join_all(patches).await {
+        patched.with(200);
+    }
+    let session = server.get(&format!("sessions/{}", id(&tokens))).await.with(200);
+    assert_eq!((session["data"].as_object().unwrap().len(), &session["version"]), (200, &json!(201)));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_a_schema_that_warns_is_told() {
+    let server = Server::new().await;
+    let definition = json!({ "tag": "warns", "schema": { "a": "integer" }, "schema_mode": "warn" });
+    server.ask("POST /v1/products/default/definitions", definition).await.with(201);
+    let told = json!([{ "field": "/a", "detail": "expected integer, found string" }]);
+    let tokens = server.start(json!({ "tag": "warns", "data": { "a": "x" } })).await;
+    assert_eq!(tokens["warnings"], told);
+    let line = format!("PATCH sessions/{}", id(&tokens));
+    let patched = server.ask(&line, json!({ "data": { "b": 1 } })).await.with(200);
+    assert_eq!((&patched["warnings"], &patched["version"]), (&told, &json!(2)));
+    let patched = server.ask(&line, json!({ "data": { "a": 1 } })).await.with(200);
+    assert_eq!(patched.get("warnings"), None);
+}
+
+#[tokio::test]
+async fn a_rename_does_not_switch_an_environment_on_again() {
+    let server = Server::new().await;
+    let line = "PATCH /v1/products/default/environments/dev";
+    for n in 0..20 {
+        server.ask(line, json!({ "active": true })).await.with(200);
+        let off = server.ask(line, json!({ "active": false }));
+        let (off, named) = futures_util::join!(off, server.ask(line, json!({ "name": format!("name {n}") })));
+        (off.with(200), named.with(200));
+        let now = server.ask(line, json!({})).await.with(200);
+        assert_eq!((&now["active"], &now["name"]), (&json!(false), &json!(format!("name {n}"))));
+    }
+}
+
+#[tokio::test]
 async fn data_and_claims_are_patched_under_the_version_that_was_read() {
     let server = Server::new().await;
     let tokens = server.start(json!({ "data": { "a": 1, "b": { "c": 2 } } })).await;

@@ -99,6 +99,8 @@ async fn bodies_that_are_not_as_documented_are_refused_by_name_and_change_nothin
         ("POST sessions", json!({ "auth": { "time": "yesterday" } }), "auth.time"),
         ("POST sessions", json!({ "auth": { "time": "2026-11-20T10:00:00Z", "acr": "x".repeat(129) } }), "auth.acr"),
         ("POST sessions", json!({ "auth": { "time": "2026-11-20T10:00:00Z", "amr": vec!["x"; 17] } }), "auth.amr"),
+        ("POST sessions", json!({ "auth": { "time": "2026-11-20T10:00:31Z" } }), "auth.time"),
+        ("POST sessions", json!({ "auth": { "time": "9999-12-31T23:59:59Z" } }), "auth.time"),
         ("POST sessions", json!({ "previous_session_id": "1" }), "previous_session_id"),
         ("POST sessions/refresh", json!({}), "refresh_token"),
         ("POST sessions/refresh", json!({ "refresh_token": null }), "refresh_token"),
@@ -111,6 +113,11 @@ async fn bodies_that_are_not_as_documented_are_refused_by_name_and_change_nothin
         ("POST sessions/refresh", proof("newest", json!("yes")), "proof.newest"),
         ("POST sessions/refresh", proof("nonce", json!("x")), "proof.nonce"),
         ("POST sessions/elevate", json!({ "refresh_token": token }), "auth"),
+        (
+            "POST sessions/elevate",
+            json!({ "refresh_token": token, "auth": { "time": "2026-11-20T10:00:31Z" } }),
+            "auth.time",
+        ),
         ("POST sessions/verify", json!({ "access_token": "x", "online": 1 }), "online"),
         ("POST sessions/mint", json!({ "refresh_token": token, "lifetime": 61 }), "lifetime"),
         ("POST sessions/mint", json!({ "refresh_token": token, "lifetime": 0 }), "lifetime"),
@@ -160,6 +167,14 @@ async fn queries_and_headers_that_are_not_as_documented_are_refused() {
     ] {
         server.get(query).await.refused("invalid_request");
     }
+    for query in ["users/ann?tag=mobile".into(), format!("{path}?foo=1")] {
+        let problem = server.delete(&query).await.refused("invalid_request");
+        assert_eq!(problem["fields"][0]["field"], query.split(['?', '=']).nth(1).unwrap());
+    }
+    for line in ["POST users/ann/credential-changed?keep=1", "POST sessions?user_id=bob", "POST sessions/refresh?tag=x"]
+    {
+        server.ask(line, json!({})).await.refused("invalid_request");
+    }
     for query in [format!("{path}?reason=theft"), "users/ann/sessions?except=1".into(), "sessions?before=soon".into()] {
         server.delete(&query).await.refused("invalid_request");
     }
@@ -196,6 +211,7 @@ async fn other_content_types_and_bad_json_are_refused() {
         "\"x\"",
         "{} {}",
         "{\"data\":{\"a\":1e999}}",
+        "{\"data\":{\"a\":1,\"a\":2}}",
         &nested("[", "]"),
         &nested("{\"x\":", "}"),
     ] {

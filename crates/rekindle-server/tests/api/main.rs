@@ -3,6 +3,7 @@
 
 mod answers;
 mod codes;
+mod description;
 mod hostile;
 mod log;
 mod neighbours;

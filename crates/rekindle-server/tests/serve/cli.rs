@@ -109,6 +109,33 @@ async fn the_doctor_finds_what_is_wrong() {
 }
 
 #[test]
+fn a_command_for_a_store_that_is_not_there_makes_none() {
+    let dir = Dir::new();
+    let commands: [&[&str]; 7] = [
+        &["backup", "--to", "backup.db"],
+        &["audit"],
+        &["keys", "list"],
+        &["sessions", "list"],
+        &["sweep"],
+        &["api-key", "list"],
+        &["api-key", "revoke", "key_none"],
+    ];
+    for command in commands {
+        let said = fails(dir.path(), command);
+        assert!(said.contains("there is no store `./rekindle-data/rekindle.db`: set --config"), "{command:?}: {said}");
+    }
+    let said = fails(dir.path(), &["api-key", "create", "--name", "x", "--scope", "read"]);
+    assert_eq!(
+        said,
+        "error: there are no master secrets `./rekindle-data/secrets`: set --config, or run this where the server runs\n"
+    );
+    std::fs::write(dir.file("rekindle.toml"), "secrets.file = 'none'").unwrap();
+    let said = fails(dir.path(), &["api-key", "create", "--config", "rekindle.toml", "--name", "x", "--scope", "read"]);
+    assert_eq!(said, "error: the master secrets `none`: No such file or directory (os error 2)\n");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is made");
+}
+
+#[test]
 fn configuration_and_description_are_printed() {
     let dir = Dir::new();
     assert!(ok(dir.path(), &["check-config", "--dev"]).contains("listen = \"127.0.0.1:3567\""));

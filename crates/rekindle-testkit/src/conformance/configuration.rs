@@ -4,7 +4,9 @@ use rekindle::clock::Seconds;
 use rekindle::definition::Definition;
 use rekindle::keys::{Algorithm, SigningKey};
 use rekindle::session::{EndReason, Scope, Session};
-use rekindle::store::{ApiKey, Change, Changed, Environment, Permission, Product, ScopeRead, ScopeRecord, Store};
+use rekindle::store::{
+    ApiKey, Change, Changed, Environment, EnvironmentPatch, Permission, Product, ScopeRead, ScopeRecord, Store,
+};
 
 use crate::fixtures::*;
 
@@ -68,12 +70,21 @@ pub async fn environments_live_and_die(store: Arc<dyn Store>) {
     assert_eq!(change(&*store, create("none", "prod")).await, Changed::NoProduct);
     assert_eq!(change(&*store, create("default", "prod")).await, Changed::Done);
     assert_eq!(change(&*store, create("default", "prod")).await, Changed::Exists);
-    let off = Environment { active: false, name: "Off".into(), ..environment("prod") };
-    assert_eq!(change(&*store, Change::UpdateEnvironment(tag("default"), off.clone())).await, Changed::Done);
-    assert_eq!(found(&*store, &scope_of("default", "prod")).await.environment, off);
-    let update = Change::UpdateEnvironment(tag("default"), environment("none"));
-    assert_eq!(change(&*store, update).await, Changed::Missing);
-    assert_eq!(change(&*store, Change::UpdateEnvironment(tag("none"), off)).await, Changed::NoProduct);
+    let prod = scope_of("default", "prod");
+    let off = EnvironmentPatch { active: Some(false), name: None };
+    let update = |scope: &Scope, patch: &EnvironmentPatch| Change::UpdateEnvironment {
+        scope: scope.clone(),
+        patch: patch.clone(),
+    };
+    assert_eq!(change(&*store, update(&prod, &off)).await, Changed::Done);
+    assert_eq!(found(&*store, &prod).await.environment, off.applied(environment("prod")));
+    // What a patch does not name stays as somebody else has set it.
+    let named = EnvironmentPatch { name: Some("Off".into()), active: None };
+    assert_eq!(change(&*store, update(&prod, &named)).await, Changed::Done);
+    let both = Environment { active: false, name: "Off".into(), ..environment("prod") };
+    assert_eq!(found(&*store, &prod).await.environment, both);
+    assert_eq!(change(&*store, update(&scope_of("default", "none"), &off)).await, Changed::Missing);
+    assert_eq!(change(&*store, update(&scope_of("none", "prod"), &off)).await, Changed::NoProduct);
     let slugs: Vec<_> = store.products().await.unwrap()[0].environments.iter().map(|e| e.slug.to_string()).collect();
     assert_eq!(slugs, ["dev", "prod"]);
     let delete = |p: &str, e: &str| Change::DeleteEnvironment { scope: scope_of(p, e), now: at(1) };
@@ -199,7 +210,7 @@ fn key(n: u8, scope: &Scope, algorithm: Algorithm, signs_from: u64) -> SigningKe
     SigningKey {
         kid: format!("key-{n}").parse().expect("a valid key id"),
         scope: scope.clone(),
-        algorithm,
+        chain: algorithm.into(),
         public_jwk: format!(r#"{{"n":{n}}}"#),
         wrapped: vec![n, 0, 255],
         created_at: at(0),

@@ -118,3 +118,17 @@ pub async fn an_erased_user_is_a_stranger(store: Arc<dyn Store>) {
     let second = Start { idempotency, ..start_of(&session_at("ada", at(3))) };
     assert_eq!(store.start(second).await, Ok(Started::Created(Vec::new())));
 }
+
+/// An idempotency key that expired and was used again is the other user's.
+pub async fn an_erasure_leaves_the_keys_of_others(store: Arc<dyn Store>) {
+    let keyed = |session: Session, expires_at| {
+        let idempotency = Some(Idempotency { key: [1; 32], request: [1; 32], expires_at });
+        Start { idempotency, ..start_of(&session) }
+    };
+    store.start(keyed(session("ada"), at(10))).await.unwrap();
+    let bob = session_at("bob", at(10));
+    assert_eq!(store.start(keyed(bob.clone(), at(1_000))).await, Ok(Started::Created(Vec::new())));
+    store.erase_user(erase_of("ada", at(20))).await.unwrap();
+    let again = store.start(keyed(session_at("carol", at(30)), at(1_000))).await;
+    assert_eq!(again, Ok(Started::Repeated(Some(Box::new(bob)))));
+}

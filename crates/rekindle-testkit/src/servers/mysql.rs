@@ -196,6 +196,7 @@ fn accepts(folder: &Path, port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::servers::assert_goes;
 
     #[test]
     fn a_server_serves_stops_starts_again_and_goes() {
@@ -206,9 +207,6 @@ mod tests {
         assert!(TcpStream::connect(("127.0.0.1", mysql.port())).is_err());
         mysql.start_again();
         assert_eq!(mysql.sql(&database, "SELECT n, n + 1 FROM t"), "7\t8");
-        let (folder, port) = (mysql.server().folder().to_owned(), mysql.port());
-        drop(mysql);
-        assert!(!folder.exists(), "the files go with the server");
-        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+        assert_goes(mysql, Mysql::server);
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Launch, Server, free_port, program, run_as, temporary_folder};
+use super::{Launch, Server, free_port, program, run_as, temporary_folder, with_small_disk};
 
 /// The Debian package that has the server.
 const PACKAGE: &str = "postgresql";
@@ -20,6 +20,9 @@ pub const ROLE: &str = "rekindle";
 pub const PASSWORD: &str = "p@ss/wörd";
 /// [`PASSWORD`] as a URL has it.
 const PASSWORD_IN_URL: &str = "p%40ss%2Fw%C3%B6rd";
+
+/// The tablespace of a server [with a small disk](Postgres::with_small_disk).
+pub const SMALL: &str = "small";
 
 /// What makes a server quick whose data nobody needs: nothing survives a crash of the machine.
 const QUICK: [&str; 4] = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=400"];
@@ -42,13 +45,21 @@ impl Postgres {
         Self::start(&QUICK)
     }
 
+    /// A quick one with a disk of so many bytes beside its own: the tablespace [`SMALL`].
+    pub fn with_small_disk(bytes: u64) -> Self {
+        let (bin, folder) = installed();
+        let disk = folder.join("disk");
+        let postgres = Self::started(bin, folder, &QUICK, |command| with_small_disk(&disk, bytes, command));
+        postgres.create_role();
+        postgres.sql(SUPERUSER, &format!("CREATE TABLESPACE {SMALL} LOCATION '{}'", disk.display()));
+        postgres
+    }
+
     /// One with settings like `fsync=off`; everything else as PostgreSQL has it, so without settings it is durable.
     pub fn start(settings: &[&str]) -> Self {
-        let bin = binaries();
-        let folder = temporary_folder(SUPERUSER);
-        init(&bin, &folder.join("data"));
+        let (bin, folder) = installed();
         let postgres = Self::start_in(bin, folder, settings);
-        postgres.sql(SUPERUSER, &format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'"));
+        postgres.create_role();
         postgres
     }
 
@@ -72,6 +83,19 @@ impl Postgres {
     }
 
     fn start_in(bin: PathBuf, folder: PathBuf, settings: &[&str]) -> Self {
+        Self::started(bin, folder, settings, |command| command)
+    }
+
+    fn create_role(&self) {
+        self.sql(SUPERUSER, &format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'"));
+    }
+
+    fn started(
+        bin: PathBuf,
+        folder: PathBuf,
+        settings: &[&str],
+        wrapped: impl FnOnce(Vec<OsString>) -> Vec<OsString>,
+    ) -> Self {
         let port = free_port();
         let mut command: Vec<OsString> = vec![bin.join("postgres").into(), "-D".into(), folder.join("data").into()];
         let socket = format!("unix_socket_directories={}", folder.display());
@@ -80,7 +104,8 @@ impl Postgres {
             command.extend(["-c".into(), OsString::from(setting)]);
         }
         // SIGQUIT: at once, without a last checkpoint.
-        let launch = Launch { command, folder: folder.clone(), port, user: SUPERUSER, stop_signal: "QUIT" };
+        let launch =
+            Launch { command: wrapped(command), folder: folder.clone(), port, user: SUPERUSER, stop_signal: "QUIT" };
         let server = Server::start(launch, || accepts(&bin, &folder, port));
         Self { server, bin }
     }
@@ -139,6 +164,13 @@ impl Postgres {
     }
 }
 
+/// The folder with the binaries, and a new one with a data directory.
+fn installed() -> (PathBuf, PathBuf) {
+    let (bin, folder) = (binaries(), temporary_folder(SUPERUSER));
+    init(&bin, &folder.join("data"));
+    (bin, folder)
+}
+
 /// The folder with the binaries: Debian keeps those of the server apart, by version.
 fn binaries() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -169,6 +201,7 @@ fn accepts(bin: &Path, folder: &Path, port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::servers::assert_goes;
 
     #[test]
     fn a_server_serves_stops_starts_again_and_goes() {
@@ -179,9 +212,6 @@ mod tests {
         assert!(TcpStream::connect(("127.0.0.1", postgres.port())).is_err());
         postgres.start_again();
         assert_eq!(postgres.sql(&database, "SELECT n, n + 1 FROM t"), "7|8");
-        let (folder, port) = (postgres.server().folder().to_owned(), postgres.port());
-        drop(postgres);
-        assert!(!folder.exists(), "the files go with the server");
-        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+        assert_goes(postgres, Postgres::server);
     }
 }

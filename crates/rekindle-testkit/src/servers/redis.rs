@@ -231,6 +231,7 @@ fn answers(port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::servers::assert_goes;
 
     #[test]
     fn a_server_serves_stops_starts_again_and_goes() {
@@ -240,9 +241,6 @@ mod tests {
         assert!(!answers(redis.port()));
         redis.start_again();
         assert_eq!(redis.cli(&["GET", "n"]), "7");
-        let (folder, port) = (redis.server().folder().to_owned(), redis.port());
-        drop(redis);
-        assert!(!folder.exists(), "the files go with the server");
-        assert!(!answers(port));
+        assert_goes(redis, Redis::server);
     }
 }

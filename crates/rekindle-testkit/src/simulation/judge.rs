@@ -152,8 +152,9 @@ impl Judge {
         self.theft.as_ref().is_some_and(|t| t.session == id && t.victim == party && t.owner == Some(t.thief))
     }
 
+    /// An end that was acknowledged stands, whatever its row says: the revocation log holds it where the store lost it.
     pub(super) fn is_alive(&self, id: SessionId, now: Timestamp) -> bool {
-        self.rows.get(&id).is_some_and(|row| row.end(now).is_none())
+        !self.ended.contains_key(&id) && self.rows.get(&id).is_some_and(|row| row.end(now).is_none())
     }
 
     pub(super) fn arrival(&self, step: u64) -> Arrival {

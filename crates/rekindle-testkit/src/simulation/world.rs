@@ -28,6 +28,7 @@ use super::executor::{Executor, Group, SkewedClock, Time};
 use super::judge::{Arrival, Judge, Party};
 use super::{Plan, Variant};
 use crate::faulty::{Fault, Faults, FaultyStore};
+use crate::fixtures::{events_of, sessions_in};
 use crate::seam::SeededRng;
 
 /// How many writes back the store can lose.
@@ -159,6 +160,10 @@ impl RevocationLog for SimLog {
             return Err(io::Error::other("injected into the revocation log"));
         }
         self.inner.append(records).await
+    }
+
+    async fn compact(&self, now: Timestamp) -> io::Result<()> {
+        self.inner.compact(now).await
     }
 
     fn ended(&self, id: SessionId) -> Option<EndedSession> {
@@ -315,17 +320,7 @@ impl World {
     }
 
     pub(super) fn rows(&self) -> Vec<Session> {
-        let query = SessionQuery {
-            scope: self.scope.clone(),
-            user_id: None,
-            tag: None,
-            active: None,
-            started_after: None,
-            started_before: None,
-            before: None,
-            limit: u32::MAX,
-            now: self.time.now(),
-        };
+        let query = SessionQuery { limit: u32::MAX, ..sessions_in(self.scope.clone(), self.time.now()) };
         let mut rows = now_or_never(self.faults.store().sessions(query)).unwrap_or_default();
         rows.reverse();
         rows
@@ -621,8 +616,7 @@ impl World {
 }
 
 fn events(store: &MemoryStore, session_id: SessionId) -> Vec<Event> {
-    let query =
-        EventQuery { session_id, kind: None, outcome: None, from: None, to: None, before: None, limit: u32::MAX };
+    let query = EventQuery { limit: u32::MAX, ..events_of(session_id) };
     let mut events = now_or_never(store.events(query)).unwrap_or_default();
     // Ids sort by the servers' clocks, which differ; what matters here is the order of the generations.
     let rank = |kind| match kind {

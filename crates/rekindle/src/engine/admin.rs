@@ -12,10 +12,12 @@ use super::{Engine, Error};
 use crate::clock::Timestamp;
 use crate::definition::{Definition, DefinitionProblems};
 use crate::journal::{Context, EventId};
-use crate::keys::{Algorithm, KeyId, SigningKey};
+use crate::keys::{Chain, KeyId, SigningKey};
 use crate::rng;
 use crate::session::{Env, Scope, Tag};
-use crate::store::{ApiKey, AuditEntry, Change, Changed, Environment, Permission, Product, ProductRecord, ScopeRead};
+use crate::store::{
+    ApiKey, AuditEntry, Change, Changed, Environment, EnvironmentPatch, Permission, Product, ProductRecord, ScopeRead,
+};
 
 /// A definition with its version.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,10 +118,10 @@ impl Engine {
         self.change(Change::CreateEnvironment(product.clone(), e), ctx, "environment.create", target).await
     }
 
-    /// Renames an environment, or switches it on or off.
-    pub async fn update_environment(&self, product: &Tag, e: Environment, ctx: &Context) -> Result<(), Error> {
-        let target = format!("{product}/{}", e.slug);
-        self.change(Change::UpdateEnvironment(product.clone(), e), ctx, "environment.update", target).await
+    /// Renames an environment, or switches it on or off. What the patch leaves out stays as it is, whoever changes it meanwhile.
+    pub async fn update_environment(&self, scope: Scope, patch: EnvironmentPatch, ctx: &Context) -> Result<(), Error> {
+        let target = scope.to_string();
+        self.change(Change::UpdateEnvironment { scope, patch }, ctx, "environment.update", target).await
     }
 
     /// Deletes an environment with all that belongs to it; refused while sessions of it are active.
@@ -179,16 +181,16 @@ impl Engine {
         self.change(change, ctx, "definition.delete", format!("{product}/definitions/{tag}")).await
     }
 
-    /// A scope's signing keys: id, algorithm, since when published, from when signing; oldest first. Without those that were
+    /// A scope's signing keys: id, chain, since when published, from when signing; oldest first. Without those that were
     /// withdrawn.
-    pub async fn signing_keys(&self, scope: &Scope) -> Result<Vec<(KeyId, Algorithm, Timestamp, Timestamp)>, Error> {
+    pub async fn signing_keys(&self, scope: &Scope) -> Result<Vec<(KeyId, Chain, Timestamp, Timestamp)>, Error> {
         let keys = self.usable_keys(scope).await?;
-        let mut keys: Vec<_> = keys.into_iter().map(|k| (k.kid, k.algorithm, k.created_at, k.signs_from)).collect();
+        let mut keys: Vec<_> = keys.into_iter().map(|k| (k.kid, k.chain, k.created_at, k.signs_from)).collect();
         keys.sort_by(|a, b| (a.3, a.2, &a.0).cmp(&(b.3, b.2, &b.0)));
         Ok(keys)
     }
 
-    /// Makes a new signing key for each algorithm that the scope's definitions use. Returns when it will sign.
+    /// Makes a new signing key for each chain that is in use in the scope. Returns when it will sign.
     pub async fn rotate_keys(&self, scope: &Scope, how: Rotation, ctx: &Context) -> Result<Timestamp, Error> {
         let now = self.now();
         self.recheck_config();
@@ -196,10 +198,10 @@ impl Engine {
         let emergency = how == Rotation::Emergency;
         let old = self.usable_keys(scope).await?;
         let mut signs_from = now;
-        for algorithm in state.algorithms() {
-            let successor = state.keys.rotation(algorithm, now, emergency);
+        for chain in state.chains() {
+            let successor = state.keys.rotation(chain, now, emergency);
             signs_from = successor.signs_from;
-            if !self.add_key(scope, algorithm, successor, now).await? {
+            if !self.add_key(scope, chain, successor, now).await? {
                 return Err(Error::Conflict("another server rotated the keys at the same time; look again".into()));
             }
         }
@@ -278,11 +280,11 @@ fn missing(change: &Change) -> impl FnOnce(Changed) -> Error + use<> {
     let (product, thing) = match change {
         Change::CreateProduct(p) | Change::UpdateProduct(p) => (Some(p.tag.clone()), None),
         Change::DeleteProduct { product, .. } => (Some(product.clone()), None),
-        Change::CreateEnvironment(product, e) | Change::UpdateEnvironment(product, e) => {
+        Change::CreateEnvironment(product, e) => {
             let scope = Scope { product: product.clone(), env: e.slug.clone() };
             (Some(product.clone()), Some(Error::EnvironmentNotFound(scope)))
         }
-        Change::DeleteEnvironment { scope, .. } => {
+        Change::UpdateEnvironment { scope, .. } | Change::DeleteEnvironment { scope, .. } => {
             (Some(scope.product.clone()), Some(Error::EnvironmentNotFound(scope.clone())))
         }
         Change::CreateDefinition(product, definition) | Change::UpdateDefinition { product, definition, .. } => {

@@ -1,10 +1,12 @@
 //! Reading sessions, users and timelines, and writing a session's data.
 
+use async_lock::Semaphore;
 use serde_json::{Map, Value};
 
 use super::start::payload;
 use super::{Engine, Error};
 use crate::clock::Timestamp;
+use crate::definition::Violation;
 use crate::explain::{self, Explanation};
 use crate::journal::{Context, Event, EventId, EventKind, Outcome};
 use crate::merge_patch;
@@ -20,6 +22,24 @@ pub struct Patch {
     pub claims: Option<Map<String, Value>>,
     /// Only if the session still has this version.
     pub if_version: Option<u64>,
+}
+
+/// What a patch came to.
+#[derive(Debug, Clone)]
+pub struct Patched {
+    /// The session as it is now.
+    pub session: Session,
+    /// In what its data does not fit its definition's schema, where that only warns.
+    pub warnings: Vec<Violation>,
+}
+
+/// A session's whole new data or claims, in place of what is there.
+#[derive(Debug, Clone, Default)]
+pub struct Replace {
+    /// For `data`; what is there stays if absent.
+    pub data: Option<Map<String, Value>>,
+    /// For `claims`; what is there stays if absent.
+    pub claims: Option<Map<String, Value>>,
 }
 
 /// Which of a session's events to list, newest first.
@@ -59,22 +79,64 @@ impl Engine {
         Ok(self.inner.store.sessions(query).await?)
     }
 
+    /// A session of this scope that is active now, by the store and by the revocation log.
+    pub async fn active_session(&self, scope: &Scope, id: SessionId) -> Result<Option<Session>, Error> {
+        self.scope(scope).await?;
+        let session = self.session_by_log(id).await?;
+        Ok(session.filter(|s| s.scope == *scope && s.end(self.now()).is_none()))
+    }
+
     /// Writes data and claims. Two writers never undo each other, and none undoes an ending.
     ///
     /// Without [`Patch::if_version`] the patch is applied to whatever is there, again if somebody else wrote meanwhile.
-    pub async fn patch(&self, scope: &Scope, id: SessionId, patch: Patch, ctx: &Context) -> Result<Session, Error> {
+    pub async fn patch(&self, scope: &Scope, id: SessionId, patch: Patch, ctx: &Context) -> Result<Patched, Error> {
+        let apply = |present: Map<String, Value>, patch: &Option<Map<String, Value>>| {
+            let mut merged = Value::Object(present);
+            if let Some(patch) = patch {
+                merge_patch(&mut merged, &Value::Object(patch.clone()));
+            }
+            match merged {
+                Value::Object(map) => map,
+                _ => unreachable!("an object patched with an object is an object"),
+            }
+        };
+        let change = |session: &Session| {
+            if patch.if_version.is_some_and(|version| version != session.version) {
+                return Err(Error::VersionMismatch { present: session.version });
+            }
+            Ok((apply(session.data.to_map(), &patch.data), apply(session.claims.to_map(), &patch.claims)))
+        };
+        self.write(scope, id, change, ctx).await
+    }
+
+    /// Writes data and claims whole, with the nulls that a patch would take as removals. The last writer wins; none undoes an ending.
+    pub async fn replace(&self, scope: &Scope, id: SessionId, with: Replace, ctx: &Context) -> Result<Session, Error> {
+        let change = |session: &Session| {
+            let data = with.data.clone().unwrap_or_else(|| session.data.to_map());
+            Ok((data, with.claims.clone().unwrap_or_else(|| session.claims.to_map())))
+        };
+        Ok(self.write(scope, id, change, ctx).await?.session)
+    }
+
+    async fn write(
+        &self,
+        scope: &Scope,
+        id: SessionId,
+        change: impl Fn(&Session) -> Result<(Map<String, Value>, Map<String, Value>), Error>,
+        ctx: &Context,
+    ) -> Result<Patched, Error> {
+        // One after the other here, so that however many there are, only other servers can be faster.
+        let turns = self.inner.patches.hold(id, || Semaphore::new(1));
+        let _turn = turns.acquire().await;
         let mut session = self.session(scope, id).await?;
         for _ in 0..MAX_RACES {
             let now = self.now();
             if let Some(ended) = session.end(now) {
                 return Err(Error::SessionEnded(ended.reason));
             }
-            if patch.if_version.is_some_and(|version| version != session.version) {
-                return Err(Error::VersionMismatch { present: session.version });
-            }
-            let update = self.patched(&session, &patch, ctx, now).await?;
+            let (update, warnings) = self.changed(&session, change(&session)?, ctx, now).await?;
             match self.inner.store.update(update).await? {
-                Cas::Applied(session) => return Ok(session),
+                Cas::Applied(session) => return Ok(Patched { session, warnings }),
                 Cas::Stale(None) => return Err(Error::SessionNotFound(id)),
                 Cas::Stale(Some(fresh)) => session = fresh,
             }
@@ -118,28 +180,22 @@ impl Engine {
         Ok(self.inner.store.revocations(Some(scope), after, self.now(), limit).await?)
     }
 
-    async fn patched(&self, session: &Session, patch: &Patch, ctx: &Context, now: Timestamp) -> Result<Update, Error> {
+    async fn changed(
+        &self,
+        session: &Session,
+        (data, claims): (Map<String, Value>, Map<String, Value>),
+        ctx: &Context,
+        now: Timestamp,
+    ) -> Result<(Update, Vec<Violation>), Error> {
         let definition = self.started_with(session).await?;
-        let apply = |present: Map<String, Value>, patch: &Option<Map<String, Value>>| {
-            let mut merged = Value::Object(present);
-            if let Some(patch) = patch {
-                merge_patch(&mut merged, &Value::Object(patch.clone()));
-            }
-            match merged {
-                Value::Object(map) => map,
-                _ => unreachable!("an object patched with an object is an object"),
-            }
-        };
-        let data = apply(session.data.to_map(), &patch.data);
-        let claims = apply(session.claims.to_map(), &patch.claims);
         if let Some(selector) = &definition.selector {
             let selected = selector.resolve(&data).map_err(|e| Error::SelectorUnresolved(e.to_string()))?;
             if selected != session.user_id {
                 return Err(Error::Conflict(format!("{selector} names the session's user, which cannot change")));
             }
         }
-        let (data, claims) = payload(&definition, &data, &claims)?;
-        Ok(Update {
+        let (data, claims, warnings) = payload(&definition, &data, &claims)?;
+        let update = Update {
             id: session.id,
             scope: session.scope.clone(),
             version: session.version,
@@ -147,6 +203,7 @@ impl Engine {
             claims,
             event: self.session_event(ctx, now, EventKind::Update, session),
             now,
-        })
+        };
+        Ok((update, warnings))
     }
 }

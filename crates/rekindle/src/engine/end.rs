@@ -63,7 +63,7 @@ impl Engine {
                 Err(refusal) => return Ok(Err(refusal)),
             },
         };
-        Ok(match self.end_by_id(scope, id, EndReason::SignedOut, ctx, None).await? {
+        Ok(match self.end_by_id(scope, id, EndReason::SignedOut, ctx, None).await?.1 {
             Some(session) if session.scope != *scope => Err(TokenRefusal::ScopeMismatch),
             _ => Ok(()),
         })
@@ -72,10 +72,15 @@ impl Engine {
     /// Ends a session. Idempotent: the first reason stays.
     pub async fn revoke(&self, scope: &Scope, id: SessionId, reason: EndReason, ctx: &Context) -> Result<(), Error> {
         let audit = self.audit(ctx, "session.revoke", format!("{scope}/sessions/{id}"));
-        match self.end_by_id(scope, id, reason, ctx, Some(audit)).await? {
+        match self.end_by_id(scope, id, reason, ctx, Some(audit)).await?.1 {
             Some(session) if session.scope == *scope => Ok(()),
             _ => Err(Error::SessionNotFound(id)),
         }
+    }
+
+    /// Ends a session on behalf of the application; whether it was active until then. Idempotent.
+    pub async fn end(&self, scope: &Scope, id: SessionId, reason: EndReason, ctx: &Context) -> Result<bool, Error> {
+        Ok(self.end_by_id(scope, id, reason, ctx, None).await?.0)
     }
 
     /// Ends the active sessions that pass all filters and had started by now; how many that were.
@@ -256,7 +261,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends a session by its id; the row afterwards. Also completes an ending whose log entry failed.
+    /// Ends a session by its id; whether that ended it, and the row afterwards. Also completes an ending whose log entry failed.
     async fn end_by_id(
         &self,
         scope: &Scope,
@@ -264,7 +269,7 @@ impl Engine {
         reason: EndReason,
         ctx: &Context,
         audit: Option<AuditEntry>,
-    ) -> Result<Option<Session>, Error> {
+    ) -> Result<(bool, Option<Session>), Error> {
         let state = self.scope(scope).await?;
         let now = self.now();
         let ending = self.ending(ctx, now, reason, &state);
@@ -282,7 +287,7 @@ impl Engine {
             let reason = if ended.reason == EndReason::Idle { reason } else { ended.reason };
             self.note_ended(vec![EndedSession::of(session, ended.at, reason)], feed_until).await?;
         }
-        Ok(session)
+        Ok((applied, session))
     }
 }
 

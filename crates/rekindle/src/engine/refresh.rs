@@ -4,13 +4,13 @@ use std::fmt;
 
 use super::scopes::{Grant, ScopeState};
 use super::start::check_auth;
-use super::{Engine, Error, Issued, Standing, TokenRefusal, Tokens};
+use super::{Engine, Error, Issued, Standing, TokenRefusal, Tokens, Unsigned};
 use crate::access::AccessToken;
 use crate::clock::{Seconds, Timestamp};
 use crate::definition::{Definition, Mint as MintPolicy, OnTheft};
 use crate::journal::{Context, Counterpart, Event, EventKind, Outcome};
 use crate::refresh::{Commitment, Malformed, Presented, Proof};
-use crate::rotation::{self, Decision, Expiry, MintDecision, Position, TheftKind};
+use crate::rotation::{self, Decision, Expiry, MintDecision, Policy, Position, TheftKind};
 use crate::session::{Auth, EndReason, Scope, Session, SessionId, Tag};
 use crate::store::{Advance, Cas, Elevation, End, EndMany, EventQuery, FastForward};
 
@@ -29,6 +29,15 @@ impl fmt::Debug for Refresh<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refresh").field("tag", &self.tag).field("proof", &self.proof).finish_non_exhaustive()
     }
+}
+
+/// What a face decides for itself where it speaks another protocol than the session's definition does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conduct {
+    /// Instead of the definition's `reuse_leeway`.
+    pub reuse_leeway: Seconds,
+    /// Instead of the definition's `on_theft`.
+    pub on_theft: OnTheft,
 }
 
 /// A refresh after a re-authentication.
@@ -98,12 +107,34 @@ struct Request<'a> {
     tag: Option<Tag>,
     proof: Option<Proof>,
     auth: Option<Auth>,
+    conduct: Option<Conduct>,
     ctx: &'a Context,
+}
+
+impl Request<'_> {
+    fn policy(&self, definition: &Definition) -> Policy {
+        let policy = definition.policy();
+        Policy { reuse_leeway: self.conduct.map_or(policy.reuse_leeway, |c| c.reuse_leeway), ..policy }
+    }
+
+    fn on_theft(&self, definition: &Definition) -> OnTheft {
+        self.conduct.map_or(definition.refresh.on_theft, |c| c.on_theft)
+    }
+}
+
+/// A session that has moved, or whose present generation is handed out again.
+struct Moved {
+    session: Session,
+    definition: Definition,
+    issued: Issued,
+    /// Whether the use of its access token must be reported.
+    confirms: bool,
+    now: Timestamp,
 }
 
 /// What one attempt led to: an answer, or a fresher row to decide on.
 enum Step {
-    Answer(RefreshOutcome),
+    Answer(Result<Moved, TokenRefusal>),
     DecideAgain(Option<Session>),
     /// The row was brought forward.
     FastForwarded(Session),
@@ -115,18 +146,38 @@ impl Engine {
     /// A repeated request gets the same refresh token and generation again (the access token is fresh). Theft is an outcome; the
     /// definition's `on_theft` is carried out before this returns.
     pub async fn refresh(&self, scope: &Scope, request: Refresh<'_>, ctx: &Context) -> Result<RefreshOutcome, Error> {
-        self.rotate(scope, request, None, ctx).await
+        self.rotate_and_sign(scope, request, None, ctx).await
+    }
+
+    /// The same for a caller that signs access tokens of its own, and has rules of its own for bearer tokens.
+    ///
+    /// Such a caller confirms generations that it sees in use with [`Engine::confirm`].
+    pub async fn refresh_unsigned(
+        &self,
+        scope: &Scope,
+        request: Refresh<'_>,
+        conduct: Conduct,
+        ctx: &Context,
+    ) -> Result<Result<Unsigned, TokenRefusal>, Error> {
+        let Ok(presented) = self.authenticate(request.refresh_token) else { return Ok(Err(TokenRefusal::Malformed)) };
+        let state = self.active_scope(scope).await?;
+        let Refresh { tag, proof, .. } = request;
+        let conduct = Some(conduct);
+        match self.rotate(Request { scope, state: &state, presented, tag, proof, auth: None, conduct, ctx }).await? {
+            Ok(moved) => self.unsigned(moved.session, moved.issued).map(Ok),
+            Err(refusal) => Ok(Err(refusal)),
+        }
     }
 
     /// Rotates after a re-authentication: the session rests on `auth` from here on, and older access tokens are refused.
     pub async fn elevate(&self, scope: &Scope, request: Elevate<'_>, ctx: &Context) -> Result<RefreshOutcome, Error> {
-        check_auth(&request.auth)?;
-        self.rotate(scope, request.refresh, Some(request.auth), ctx).await
+        check_auth(&request.auth, self.now())?;
+        self.rotate_and_sign(scope, request.refresh, Some(request.auth), ctx).await
     }
 
     /// Sells a short access token for a refresh token without rotating it: for server-side rendering.
     pub async fn mint(&self, scope: &Scope, request: Mint<'_>, ctx: &Context) -> Result<Minted, Error> {
-        let Ok(presented) = self.inner.secrets.authenticate(request.refresh_token) else {
+        let Ok(presented) = self.authenticate(request.refresh_token) else {
             return Ok(Minted::Refused(TokenRefusal::Malformed));
         };
         let lifetime = request.lifetime.unwrap_or(MAX_MINT);
@@ -169,34 +220,45 @@ impl Engine {
         Ok(Minted::Refused(refused))
     }
 
-    async fn rotate(
+    async fn rotate_and_sign(
         &self,
         scope: &Scope,
         refresh: Refresh<'_>,
         auth: Option<Auth>,
         ctx: &Context,
     ) -> Result<RefreshOutcome, Error> {
-        let Ok(presented) = self.inner.secrets.authenticate(refresh.refresh_token) else {
+        let Ok(presented) = self.authenticate(refresh.refresh_token) else {
             return Ok(RefreshOutcome::Refused(TokenRefusal::Malformed));
         };
         let state = self.active_scope(scope).await?;
         let Refresh { tag, proof, .. } = refresh;
-        let request = Request { scope, state: &state, presented, tag, proof, auth, ctx };
+        let request = Request { scope, state: &state, presented, tag, proof, auth, conduct: None, ctx };
+        match self.rotate(request).await? {
+            Ok(Moved { session, definition, issued, confirms, now }) => {
+                let grant = Grant { lifetime: definition.access_token.lifetime.seconds(), confirms };
+                self.tokens(&state, &definition, session, issued, grant, now).await.map(RefreshOutcome::Refreshed)
+            }
+            Err(refusal) => Ok(RefreshOutcome::Refused(refusal)),
+        }
+    }
+
+    async fn rotate(&self, request: Request<'_>) -> Result<Result<Moved, TokenRefusal>, Error> {
+        let presented = request.presented;
         // The log may know of an ending that the store lost.
         self.known_ending(presented.session).await?;
         let mut step = self.optimistic(&request).await?;
         let mut fast_forwarded = false;
         for _ in 0..MAX_RACES {
             step = match step {
-                Step::Answer(RefreshOutcome::Refreshed(mut tokens)) => {
+                Step::Answer(Ok(mut moved)) => {
                     if fast_forwarded {
-                        tokens.issued = Issued::FastForwarded;
+                        moved.issued = Issued::FastForwarded;
                     }
                     // The store may have lost the ending after the log was asked, or a fast-forward revived an idle row.
                     let ended = self.known_ending(presented.session).await?;
                     return Ok(match ended {
-                        Some(reason) => RefreshOutcome::Refused(TokenRefusal::Revoked(Some(reason))),
-                        None => RefreshOutcome::Refreshed(tokens),
+                        Some(reason) => Err(TokenRefusal::Revoked(Some(reason))),
+                        None => Ok(moved),
                     });
                 }
                 Step::Answer(refused) => return Ok(refused),
@@ -223,7 +285,7 @@ impl Engine {
             let expected = rotation::expected_row(&request.presented);
             let now = self.now();
             let (presented, proof) = (&request.presented, request.proof.as_ref());
-            let policy = definition.policy();
+            let policy = request.policy(definition);
             match rotation::decide(presented.session, &expected, presented, proof, now, &policy) {
                 Decision::Advance(next) => return self.advance(request, definition, next, now).await,
                 Decision::InvalidProof => return Err(repeated_commitment()),
@@ -240,7 +302,7 @@ impl Engine {
         } else {
             session
         };
-        let refuse = |refusal| Ok(Step::Answer(RefreshOutcome::Refused(refusal)));
+        let refuse = |refusal| Ok(Step::Answer(Err(refusal)));
         let Some(session) = session else {
             return refuse(TokenRefusal::Expired(Expiry::Absolute));
         };
@@ -249,7 +311,7 @@ impl Engine {
         }
         let definition = self.definition_of(request.state, &session).await?;
         let now = self.now();
-        let policy = definition.policy();
+        let policy = request.policy(&definition);
         match rotation::decide(session.id, &session.row(), presented, request.proof.as_ref(), now, &policy) {
             Decision::Advance(next) => self.advance(request, &definition, next, now).await,
             Decision::Reissue => self.reissue(request, &definition, session, now).await,
@@ -279,7 +341,7 @@ impl Engine {
     ) -> Result<Step, Error> {
         let Position { generation, commitment, .. } = request.presented.position;
         let Some(next_generation) = generation.checked_add(1) else {
-            return Ok(Step::Answer(RefreshOutcome::Refused(TokenRefusal::Expired(Expiry::Absolute))));
+            return Ok(Step::Answer(Err(TokenRefusal::Expired(Expiry::Absolute))));
         };
         let next = Position {
             generation: next_generation,
@@ -295,7 +357,7 @@ impl Engine {
         {
             Cas::Applied(session) => {
                 self.note_elevation(request, &session);
-                self.answer(request, definition, session, Issued::Advanced, now).await
+                Ok(answer(request, definition, session, Issued::Advanced, now))
             }
             Cas::Stale(session) => Ok(Step::DecideAgain(session)),
         }
@@ -347,13 +409,13 @@ impl Engine {
             return match self.inner.store.advance(intent).await? {
                 Cas::Applied(session) => {
                     self.note_elevation(request, &session);
-                    self.answer(request, definition, session, Issued::Reissued, now).await
+                    Ok(answer(request, definition, session, Issued::Reissued, now))
                 }
                 Cas::Stale(session) => Ok(Step::DecideAgain(session)),
             };
         }
         self.record_refused(request.ctx, &session, &request.presented, EventKind::Refresh, Outcome::Reissued).await?;
-        self.answer(request, definition, session, Issued::Reissued, now).await
+        Ok(answer(request, definition, session, Issued::Reissued, now))
     }
 
     async fn fast_forward(
@@ -371,9 +433,7 @@ impl Engine {
             let (_, fresh) = self.end_one(end).await?;
             return Ok(match fresh {
                 // Also one whose idle clock stopped with its backup: it cannot be ended, and must not come back.
-                Some(fresh) if fresh.end(now).is_some() => {
-                    Step::Answer(RefreshOutcome::Refused(TokenRefusal::Revoked(Some(reason))))
-                }
+                Some(fresh) if fresh.end(now).is_some() => Step::Answer(Err(TokenRefusal::Revoked(Some(reason)))),
                 fresh => Step::DecideAgain(fresh),
             });
         }
@@ -421,12 +481,13 @@ impl Engine {
             ..self.session_event(request.ctx, now, EventKind::TheftDetected, &session)
         };
         let refusal = TokenRefusal::Theft { kind, session_id: session.id, user_id: session.user_id.clone() };
-        let answer = Ok(Step::Answer(RefreshOutcome::Refused(refusal)));
-        if definition.refresh.on_theft == OnTheft::ReportOnly {
+        let answer = Ok(Step::Answer(Err(refusal)));
+        let on_theft = request.on_theft(definition);
+        if on_theft == OnTheft::ReportOnly {
             self.record_once(cause, &session, &request.presented).await?;
             return answer;
         }
-        if definition.refresh.on_theft == OnTheft::RevokeUser && !session.user_id.is_anonymous() {
+        if on_theft == OnTheft::RevokeUser && !session.user_id.is_anonymous() {
             // These first: when something fails half-way, the theft is still there to be seen by the next request.
             let others = EndMany {
                 scope: session.scope.clone(),
@@ -467,43 +528,35 @@ impl Engine {
         Ok(last.map(|e| Counterpart { at: e.at, client: e.client, request_id: e.request_id }))
     }
 
-    async fn answer(
-        &self,
-        request: &Request<'_>,
-        definition: &Definition,
-        session: Session,
-        issued: Issued,
-        now: Timestamp,
-    ) -> Result<Step, Error> {
-        // Where the parent or the child is a bearer token, the child's use must be reported, or the parent stays good.
-        let parent = request.presented.position;
-        let confirms = parent.commitment.is_none() || session.position.commitment.is_none();
-        let grant = Grant { lifetime: definition.access_token.lifetime.seconds(), confirms };
-        let tokens = self.tokens(request.state, definition, session, grant, now).await?;
-        Ok(Step::Answer(RefreshOutcome::Refreshed(Tokens { issued, ..tokens })))
-    }
-
-    /// Signs an access token and issues the refresh token of the session's present position, as for a session that started.
+    /// Signs an access token and issues the refresh token of the session's present position.
     pub(super) async fn tokens(
         &self,
         state: &ScopeState,
         definition: &Definition,
         session: Session,
+        issued: Issued,
         grant: Grant,
         now: Timestamp,
     ) -> Result<Tokens, Error> {
         let (access_token, access_token_expires_at) = self.sign(state, definition, &session, grant, now).await?;
-        let refresh_token = self.inner.secrets.issue(session.id, &session.position).ok_or_else(|| {
-            Error::Key(format!("the master secret with key id {} is not configured", session.position.kid))
-        })?;
+        let Unsigned { session, refresh_token, issued } = self.unsigned(session, issued)?;
         Ok(Tokens {
             refresh_token_expires_at: session.idle_expires_at,
             session,
             access_token,
             access_token_expires_at,
             refresh_token,
-            issued: Issued::Started,
+            issued,
+            warnings: Vec::new(),
         })
+    }
+
+    /// Issues the refresh token of the session's present position.
+    pub(super) fn unsigned(&self, session: Session, issued: Issued) -> Result<Unsigned, Error> {
+        let refresh_token = self.inner.secrets.issue(session.id, &session.position).ok_or_else(|| {
+            Error::Key(format!("the master secret with key id {} is not configured", session.position.kid))
+        })?;
+        Ok(Unsigned { session, refresh_token, issued })
     }
 
     /// The session of an authentic token in `scope`, or why the token is refused.
@@ -521,8 +574,8 @@ impl Engine {
         self.authenticate(refresh_token).ok().map(|p| (p.session, p.position.generation))
     }
 
-    /// Authenticates a refresh token's text.
-    pub(super) fn authenticate(&self, text: &str) -> Result<Presented, Malformed> {
+    /// Authenticates a refresh token's text: what it says is true, and may be old.
+    pub fn authenticate(&self, text: &str) -> Result<Presented, Malformed> {
         self.inner.secrets.authenticate(text)
     }
 
@@ -564,6 +617,13 @@ impl Engine {
         })?;
         Ok(())
     }
+}
+
+fn answer(request: &Request<'_>, definition: &Definition, session: Session, issued: Issued, now: Timestamp) -> Step {
+    // Where the parent or the child is a bearer token, the child's use must be reported, or the parent stays good.
+    let parent = request.presented.position;
+    let confirms = parent.commitment.is_none() || session.position.commitment.is_none();
+    Step::Answer(Ok(Moved { session, definition: definition.clone(), issued, confirms, now }))
 }
 
 fn repeated_commitment() -> Error {

@@ -4,8 +4,8 @@ use aws_lc_rs::digest;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::scopes::Grant;
-use super::{Engine, Error, Tokens};
+use super::scopes::{Grant, ScopeState};
+use super::{Engine, Error, Issued, Tokens, Unsigned};
 use crate::access;
 use crate::clock::{Seconds, Timestamp};
 use crate::definition::{Definition, Violation};
@@ -78,25 +78,45 @@ impl Engine {
     /// [`Error::Conflict`] later; another request gives [`Error::IdempotencyMismatch`].
     pub async fn start(&self, scope: &Scope, request: StartRequest, ctx: &Context) -> Result<Tokens, Error> {
         let state = self.active_scope(scope).await?;
-        let (version, definition) = state.versioned(&request.tag)?;
+        let (_, definition) = state.versioned(&request.tag)?;
         let now = self.now();
-        let session = self.new_session(scope, (version, definition), &request, now)?;
+        let (session, warnings) = self.begin(&state, request, ctx, now).await?;
         let grant = Grant { lifetime: definition.access_token.lifetime.seconds(), confirms: false };
+        Ok(Tokens { warnings, ..self.tokens(&state, definition, session, Issued::Started, grant, now).await? })
+    }
+
+    /// The same for a caller that signs access tokens of its own.
+    pub async fn start_unsigned(&self, scope: &Scope, request: StartRequest, ctx: &Context) -> Result<Unsigned, Error> {
+        let state = self.active_scope(scope).await?;
+        let (session, _) = self.begin(&state, request, ctx, self.now()).await?;
+        self.unsigned(session, Issued::Started)
+    }
+
+    async fn begin(
+        &self,
+        state: &ScopeState,
+        request: StartRequest,
+        ctx: &Context,
+        now: Timestamp,
+    ) -> Result<(Session, Vec<Violation>), Error> {
+        let scope = &state.scope;
+        let (version, definition) = state.versioned(&request.tag)?;
+        let (session, warnings) = self.new_session(scope, (version, definition), &request, now)?;
         let start = Start {
             idempotency: idempotency(&request, now)?,
             max_sessions: definition.max_sessions_per_user.map(|max| (max.get(), definition.on_max_sessions)),
             event: self.session_event(&with_client(ctx, &session.client), now, EventKind::Start, &session),
-            ending: self.ending(ctx, now, EndReason::Replaced, &state),
+            ending: self.ending(ctx, now, EndReason::Replaced, state),
             session: session.clone(),
         };
         let feed_until = start.ending.feed_until;
         match self.inner.store.start(start).await? {
             Started::Created(ended) => {
                 self.ended(ended, feed_until).await?;
-                self.tokens(&state, definition, session, grant, now).await
+                Ok((session, warnings))
             }
             Started::Repeated(Some(first)) if first.position.generation == 0 && first.end(now).is_none() => {
-                self.tokens(&state, definition, *first, grant, now).await
+                Ok((*first, warnings))
             }
             Started::Repeated(_) => Err(Error::Conflict(
                 "the session that this idempotency key started has moved on or ended; start another with a new key"
@@ -118,9 +138,9 @@ impl Engine {
         (definition_version, definition): (u32, &Definition),
         request: &StartRequest,
         now: Timestamp,
-    ) -> Result<Session, Error> {
+    ) -> Result<(Session, Vec<Violation>), Error> {
         let user_id = user_id(definition, request)?;
-        let (data, claims) = payload(definition, &request.data, &request.claims)?;
+        let (data, claims, warnings) = payload(definition, &request.data, &request.claims)?;
         let lifetime = definition.refresh.absolute_lifetime.seconds();
         let expires_at = now + request.expires_in.map_or(lifetime, |shorter| shorter.min(lifetime));
         if expires_at <= now {
@@ -130,8 +150,8 @@ impl Engine {
             });
         }
         let auth = request.auth.clone().unwrap_or(Auth { time: now, acr: None, amr: Vec::new() });
-        check_auth(&auth)?;
-        Ok(Session {
+        check_auth(&auth, now)?;
+        let session = Session {
             id: SessionId::draw(now, &*self.inner.rng),
             scope: scope.clone(),
             tag: definition.tag.clone(),
@@ -155,14 +175,18 @@ impl Engine {
             expires_at,
             previous_session_id: request.previous_session_id,
             ended: None,
-        })
+        };
+        Ok((session, warnings))
     }
 }
 
-/// Refuses an authentication that would not fit into access tokens.
-pub(super) fn check_auth(auth: &Auth) -> Result<(), Error> {
+/// Refuses an authentication that has not happened yet, by all clocks, or would not fit into access tokens.
+pub(super) fn check_auth(auth: &Auth, now: Timestamp) -> Result<(), Error> {
     let (max, most) = (Auth::MAX_TEXT, Auth::MAX_METHODS);
     let invalid = |field, problem| Err(Error::Invalid { field, problem });
+    if auth.time > now + access::LEEWAY {
+        return invalid("auth.time", format!("is {}, in the future: it is {now}", auth.time));
+    }
     if let Some(acr) = auth.acr.as_ref().filter(|acr| acr.len() > max) {
         return invalid("auth.acr", format!("has {} bytes; give at most {max}", acr.len()));
     }
@@ -175,13 +199,13 @@ pub(super) fn check_auth(auth: &Auth) -> Result<(), Error> {
     }
 }
 
-/// Checks data and claims against the definition and the limits.
+/// Checks data and claims against the definition and the limits; with what is only to be warned of.
 pub(super) fn payload(
     definition: &Definition,
     data: &Map<String, Value>,
     claims: &Map<String, Value>,
-) -> Result<(Object, Object), Error> {
-    definition.check_data(data).map_err(|invalid| Error::DataInvalid(invalid.0))?;
+) -> Result<(Object, Object, Vec<Violation>), Error> {
+    let warnings = definition.check_data(data).map_err(|invalid| Error::DataInvalid(invalid.0))?;
     access::check_claims(claims).map_err(|reserved| refused("/claims", reserved.to_string()))?;
     let (data, claims) = (Object::from_map(data), Object::from_map(claims));
     for (path, text, max) in [("/data", data.as_str(), MAX_DATA), ("/claims", claims.as_str(), MAX_CLAIMS)] {
@@ -189,7 +213,7 @@ pub(super) fn payload(
             return Err(refused(path, format!("at most {max} bytes of JSON, not {}", text.len())));
         }
     }
-    Ok((data, claims))
+    Ok((data, claims, warnings))
 }
 
 fn refused(path: &str, expected: String) -> Error {

@@ -7,7 +7,7 @@ use super::verify::Seen;
 use super::{Engine, Error};
 use crate::clock::{Seconds, Timestamp};
 use crate::journal::{Context, EventKind};
-use crate::keys::Algorithm;
+use crate::keys::Chain;
 use crate::session::{EndReason, Scope, SessionId, Tag};
 use crate::store::{EndedSession, Ending, Revocation, ScopeRead, StoreError, Sweep, Swept};
 
@@ -29,13 +29,14 @@ pub struct Upkeep {
 /// When what was last done, and where the sweep stands.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
+    log: Option<Timestamp>,
     keys: Option<Timestamp>,
     sweep: Option<Timestamp>,
     sweep_after: Option<SessionId>,
 }
 
-/// How often the signing keys' schedule is looked at.
-const KEYS_EVERY: Seconds = Seconds(60);
+/// How often the revocation log is rid of what expired.
+const LOG_EVERY: Seconds = Seconds(60);
 
 /// How many feed entries are read at a time.
 const FEED_PAGE: u32 = 1000;
@@ -49,11 +50,14 @@ impl Engine {
         let mut done = Upkeep { revocations, ..Upkeep::default() };
         done.confirmed = self.flush_confirmations().await?;
         let now = self.now();
-        if self.due(|s| &mut s.keys, KEYS_EVERY, now) {
+        if self.due(|s| &mut s.keys, self.inner.settings.keys_every, now) {
             (done.keys_added, done.keys_removed) = self.keep_keys(now).await?;
         }
         if self.due(|s| &mut s.sweep, self.inner.settings.sweep_every, now) {
             done.swept = self.sweep(now).await?;
+        }
+        if self.due(|s| &mut s.log, LOG_EVERY, now) {
+            self.inner.log.compact(now).await.map_err(|e| Error::Log(e.to_string()))?;
         }
         logged.map(|()| done)
     }
@@ -96,14 +100,14 @@ impl Engine {
     async fn keep_scope_keys(&self, scope: &Scope, now: Timestamp) -> Result<(usize, usize), Error> {
         self.rewrap_keys(scope).await?;
         let state = self.scope(scope).await?;
-        let used: HashSet<Algorithm> = state.algorithms().collect();
+        let used: HashSet<Chain> = state.chains().collect();
         let (mut added, mut retired) = (0, Vec::new());
-        for algorithm in Algorithm::ALL {
-            let upkeep = state.keys.upkeep(algorithm, now);
+        for chain in Chain::ALL {
+            let upkeep = state.keys.upkeep(chain, now);
             retired.extend(upkeep.delete);
             if let Some(successor) = upkeep.add
-                && used.contains(&algorithm)
-                && self.add_key(scope, algorithm, successor, now).await?
+                && used.contains(&chain)
+                && self.add_key(scope, chain, successor, now).await?
             {
                 added += 1;
             }
@@ -133,8 +137,9 @@ impl Engine {
     ///
     /// What must be in the feed and is not, the store has lost: it is ended again, from what the log knows.
     pub(super) async fn read_feed(&self) -> Result<(usize, Result<(), Error>), StoreError> {
-        let mut acknowledged = self.revoked(|r| std::mem::take(&mut r.acknowledged));
-        let read = self.read_pages(&mut acknowledged).await;
+        // Both at once: what was acknowledged is behind the place from which this call reads, wherever another one is by now.
+        let (mut acknowledged, seen) = self.revoked(|r| (std::mem::take(&mut r.acknowledged), r.seen));
+        let read = self.read_pages(seen, &mut acknowledged).await;
         if read.is_err() {
             self.revoked(|r| r.acknowledged.extend(acknowledged));
             return read;
@@ -149,24 +154,26 @@ impl Engine {
         read
     }
 
-    /// Reads the feed to its end, and takes what it meets out of `acknowledged`.
+    /// Reads the feed from `seen` to its end, and takes what it meets out of `acknowledged`.
     async fn read_pages(
         &self,
+        mut seen: Seen,
         acknowledged: &mut BTreeMap<SessionId, EndedSession>,
     ) -> Result<(usize, Result<(), Error>), StoreError> {
         let now = self.now();
         let (mut learnt, mut logged) = (0, Ok(()));
         loop {
-            let (seen, seen_until) = self.revoked(|r| r.seen);
+            let (last, told_until) = seen;
             // With the last one that was read: as long as it is told, nothing before it was lost.
-            let mut page = self.inner.store.revocations(None, seen.saturating_sub(1), now, FEED_PAGE).await?;
+            let mut page = self.inner.store.revocations(None, last.saturating_sub(1), now, FEED_PAGE).await?;
             let whole = page.len() < FEED_PAGE as usize;
-            if page.first().is_some_and(|first| first.seq == seen) {
+            if page.first().is_some_and(|first| first.seq == last) {
                 page.remove(0);
-            } else if now < seen_until {
+            } else if now < told_until {
                 // The feed is read anew before anything is mended: what the log knows and it does not tell was lost.
                 acknowledged.extend(self.inner.log.endings().into_iter().map(|e| (e.id, e)));
-                self.revoked(|r| r.seen = Seen::default());
+                seen = Seen::default();
+                self.revoked(|r| r.seen = seen);
                 continue;
             }
             self.revoked(|r| page.iter().for_each(|e| r.insert(e.session_id, e.below_generation(), e.expires_at)));
@@ -177,7 +184,8 @@ impl Engine {
             let unknown = endings.into_iter().filter(|e| self.inner.log.ended(e.id).is_none()).collect();
             logged = self.write_log(unknown).await.and(logged);
             // Only now: whoever finds an entry read goes on as if it were in the log, or waiting for it.
-            self.revoked(|r| r.seen = page.last().map_or(r.seen, |e| r.seen.max((e.seq, e.expires_at))));
+            seen = page.last().map_or(seen, |e| (e.seq, e.expires_at));
+            self.revoked(|r| r.seen = r.seen.max(seen));
             learnt += page.len();
             if whole {
                 self.revoked(|r| r.forget_until(now));

@@ -100,10 +100,10 @@ impl Jwk {
     pub(super) fn verifier(record: &SigningKey) -> Option<ParsedPublicKey> {
         let jwk: Self = serde_json::from_str(&record.public_jwk).ok()?;
         let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).ok();
-        if jwk.kid != record.kid || jwk.alg != record.algorithm {
+        if jwk.kid != record.kid || jwk.alg != record.chain.algorithm() {
             return None;
         }
-        match (record.algorithm, &jwk.material) {
+        match (record.chain.algorithm(), &jwk.material) {
             (Algorithm::EdDsa, Material::Okp { crv, x }) if crv == "Ed25519" => {
                 ParsedPublicKey::new(&ED25519, decode(x)?).ok()
             }

@@ -57,7 +57,7 @@ pub struct KeyTimes {
     pub signs_from: Timestamp,
 }
 
-/// What the schedule says about the keys of one scope and algorithm. Keys are named by their place in the slice.
+/// What the schedule says about the keys of one scope and chain. Keys are named by their place in the slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The one that signs.
@@ -89,7 +89,7 @@ impl KeySchedule {
         }
     }
 
-    /// What is to be done at `now` about the keys of one scope and algorithm.
+    /// What is to be done at `now` about the keys of one scope and chain.
     ///
     /// The key with the latest `signs_from` that is not in the future signs (of two, the later created; of two of those,
     /// the later in the slice). A first key signs at once: there was nothing before it that a cache could hold.
@@ -104,13 +104,34 @@ impl KeySchedule {
             None => Some(now),
             Some(newest) => {
                 let due = signs_from(newest) + self.rotate_every;
-                (now >= due - self.publish_ahead).then(|| due.max(self.rotated_now(now)))
+                (now >= self.successor_due(signs_from(newest))).then(|| due.max(self.rotated_now(now)))
             }
         };
         let still = |at: usize| at + 1 == order.len() || now < signs_from(at + 1) + self.retire_after;
         let (published, retired): (Vec<usize>, Vec<usize>) = (0..order.len()).partition(|&at| still(at));
         let keys = |places: Vec<usize>| places.into_iter().map(|at| order[at]).collect();
         Plan { signing: signing.map(|at| order[at]), next, published: keys(published), retired: keys(retired) }
+    }
+
+    /// The same for keys that are replaced only when somebody asks for it.
+    pub fn by_hand(self) -> Self {
+        Self { rotate_every: Seconds(u64::MAX), ..self }
+    }
+
+    /// A schedule in seconds instead of days, for the tests of what is built on Rekindle: a verifier that caches a JWKS may meet
+    /// tokens of a key that it lacks.
+    pub fn for_tests(rotate_every: Seconds, publish_ahead: Seconds, retire_after: Seconds) -> Self {
+        Self { rotate_every, publish_ahead, retire_after }
+    }
+
+    /// How long a key signs.
+    pub(super) fn rotate_every(&self) -> Seconds {
+        self.rotate_every
+    }
+
+    /// When the successor of a key that signs from `signs_from` is to be made.
+    pub(super) fn successor_due(&self, signs_from: Timestamp) -> Timestamp {
+        signs_from + self.rotate_every - self.publish_ahead
     }
 
     /// For how long after its successor took over a key stays published.

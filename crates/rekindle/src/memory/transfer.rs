@@ -70,6 +70,13 @@ impl Transfer for MemoryStore {
         let after = after.map(|key| key.to_bytes());
         records.retain(|record| after.as_ref().is_none_or(|after| record.key().to_bytes() > *after));
         records.truncate(limit as usize);
+        let size = |record: &Record| match record {
+            Record::Session(stored) => {
+                (stored.session.data.as_str().len() + stored.session.claims.as_str().len()) as u64
+            }
+            _ => 0,
+        };
+        records.truncate(page_length(records.iter().map(size)));
         Ok(records)
     }
 
@@ -132,9 +139,11 @@ const LAST: EventId = EventId::from_bytes([255; 16]);
 impl State {
     fn stored(&self, session: &Session) -> StoredSession {
         let mut events = self.events.range((session.id, FIRST)..=(session.id, LAST)).map(|((_, id), _)| *id);
+        // No start makes a second one. Of several, the one that holds longest.
+        let known = self.idempotency.values().filter(|(_, id)| *id == session.id).map(|(known, _)| *known);
         StoredSession {
             session: session.clone(),
-            idempotency: self.idempotency.values().find(|(_, id)| *id == session.id).map(|(known, _)| *known),
+            idempotency: known.max_by_key(|known| (known.expires_at, known.key)),
             events: Held { count: events.clone().count() as u64, last: events.next_back() },
         }
     }

@@ -77,7 +77,10 @@ pub enum Change {
         now: Timestamp,
     },
     CreateEnvironment(Tag, Environment),
-    UpdateEnvironment(Tag, Environment),
+    UpdateEnvironment {
+        scope: Scope,
+        patch: EnvironmentPatch,
+    },
     /// Refused while sessions of it are active.
     DeleteEnvironment {
         scope: Scope,
@@ -101,6 +104,24 @@ pub enum Change {
         id: String,
         at: Timestamp,
     },
+}
+
+/// What is to be changed of an environment: two who change different things at once do not undo each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvironmentPatch {
+    /// Its new name.
+    pub name: Option<String>,
+    /// Whether sessions are started and refreshed in it from now on.
+    pub active: Option<bool>,
+}
+
+impl EnvironmentPatch {
+    /// The environment with this applied.
+    pub fn applied(&self, mut environment: Environment) -> Environment {
+        environment.name = self.name.clone().unwrap_or(environment.name);
+        environment.active = self.active.unwrap_or(environment.active);
+        environment
+    }
 }
 
 /// What came of a change.

@@ -21,7 +21,8 @@ pub trait Transfer: Store {
     /// How many records a section has; a store that would have to read them all may be a little wrong.
     async fn count(&self, section: Section) -> StoreResult<u64>;
 
-    /// The next records of a section after `after`, in the order of their keys; fewer than `limit` only at the end.
+    /// The next records of a section after `after`, in the order of their keys: at most `limit`, sessions no more than
+    /// [`page_length`] allows, and none only at the end.
     async fn records(&self, section: Section, after: Option<RecordKey>, limit: u32) -> StoreResult<Vec<Record>>;
 
     /// Events of these sessions, of each those with ids after the given one, in the order of sessions and ids.
@@ -33,6 +34,19 @@ pub trait Transfer: Store {
 
     /// Removes what is there under these keys; with a session its events and its idempotency key.
     async fn remove(&self, keys: Vec<RecordKey>) -> StoreResult<()>;
+}
+
+/// How many bytes the data and claims of a page's sessions may have together.
+pub const PAGE_BYTES: u64 = 4 << 20;
+
+/// How many of the next sessions make a page, told by the bytes that the data and claims of each have: one at least, and more as
+/// long as all have [`PAGE_BYTES`] at most.
+pub fn page_length(sizes: impl IntoIterator<Item = u64>) -> usize {
+    let totals = sizes.into_iter().scan(0, |total, size| {
+        *total += size;
+        Some(*total)
+    });
+    totals.enumerate().take_while(|(i, total)| *i == 0 || *total <= PAGE_BYTES).count()
 }
 
 /// All that servers share through a store, and that is small.

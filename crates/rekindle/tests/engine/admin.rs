@@ -5,7 +5,7 @@ use rekindle::engine::*;
 use rekindle::refresh::Opening;
 use rekindle::rotation::TheftKind;
 use rekindle::session::{EndReason, Scope};
-use rekindle::store::{ApiKey, Environment, Permission, Product, ScopeRead, Store};
+use rekindle::store::{ApiKey, Environment, EnvironmentPatch, Permission, Product, ScopeRead, Store};
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -57,6 +57,55 @@ async fn scopes_never_mix() {
 }
 
 #[tokio::test]
+async fn a_scope_is_read_once_and_gets_one_key_however_many_ask_at_once() {
+    for slow in ["scope", "add_signing_key"] {
+        let w = World::new().await;
+        let shop = shop(&w).await;
+        w.store.take_calls();
+        w.store.before(slow, tokio::time::sleep(std::time::Duration::from_millis(50)));
+        let starts = (0..64).map(|n| {
+            let (engine, shop) = (w.engine.clone(), shop.clone());
+            tokio::spawn(async move {
+                let request = StartRequest::new(tag("web"), Some(user_id(&format!("user {n}"))));
+                engine.start(&shop, request, &request_of(&format!("start {n}"))).await.unwrap()
+            })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            start.await.unwrap();
+        }
+        let calls = w.store.take_calls();
+        let count = |wanted| calls.iter().filter(|c| **c == wanted).count();
+        // Once without the key, once with it.
+        assert_eq!((count("scope"), count("add_signing_key")), (2, 1), "{slow} was slow");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_keeps_no_other_from_asking() {
+    let w = World::new().await;
+    w.sign_in("alice").await;
+    let off = EnvironmentPatch { active: Some(false), name: None };
+    w.second().await.engine.update_environment(scope(), off, &ctx()).await.unwrap();
+    w.clock.advance(Seconds(3));
+    w.store.before("config_version", std::future::pending());
+    let given_up = tokio::time::timeout(std::time::Duration::from_millis(10), w.engine.jwks(&scope())).await;
+    assert!(given_up.is_err());
+    let refused = w.start(StartRequest::new(tag("default"), None)).await.unwrap_err();
+    assert_eq!(refused, Error::EnvironmentInactive(scope()));
+}
+
+#[tokio::test]
+async fn a_scope_that_could_not_be_read_is_read_again() {
+    let w = World::new().await;
+    let unknown = Scope { product: tag("shop"), env: "prd".parse().unwrap() };
+    assert!(matches!(w.engine.jwks(&unknown).await, Err(Error::ProductNotFound(_))));
+    let shop = shop(&w).await;
+    w.store.fail_before("scope");
+    assert!(matches!(w.engine.jwks(&shop).await, Err(Error::Store(_))));
+    w.engine.jwks(&shop).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_token_of_one_definition_is_refused_where_another_is_asked_for() {
     let w = World::new().await;
     let shop = shop(&w).await;
@@ -87,7 +136,8 @@ async fn an_inactive_environment_refuses_start_and_refresh_and_goes_when_its_ses
     let w = World::new().await;
     let tokens = w.sign_in("alice").await;
     let default = tag("default");
-    w.engine.update_environment(&default, environment("dev", false), &ctx()).await.unwrap();
+    let switch = |active| EnvironmentPatch { active: Some(active), name: None };
+    w.engine.update_environment(scope(), switch(false), &ctx()).await.unwrap();
     let inactive = Error::EnvironmentInactive(scope());
     assert_eq!(w.start(StartRequest::new(tag("default"), None)).await.unwrap_err(), inactive);
     assert_eq!(w.refresh_as("r", tokens.refresh_token.expose(), None).await.unwrap_err(), inactive);
@@ -99,7 +149,7 @@ async fn an_inactive_environment_refuses_start_and_refresh_and_goes_when_its_ses
     ] {
         assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
     }
-    w.engine.update_environment(&default, environment("dev", true), &ctx()).await.unwrap();
+    w.engine.update_environment(scope(), switch(true), &ctx()).await.unwrap();
     let tokens = w.refreshed(&tokens).await;
     w.engine.revoke(&scope(), tokens.session.id, EndReason::Revoked, &ctx()).await.unwrap();
     w.engine.delete_environment(scope(), &ctx()).await.unwrap();

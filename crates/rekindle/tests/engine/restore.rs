@@ -8,7 +8,7 @@ use rekindle::copy::Copy;
 use rekindle::engine::*;
 use rekindle::journal::Outcome;
 use rekindle::memory::MemoryStore;
-use rekindle::revocation_log::{Record, RevocationLog};
+use rekindle::revocation_log::{KEEPS_EXPIRED, Record, RevocationLog};
 use rekindle::rotation::Expiry;
 use rekindle::session::EndReason;
 use rekindle::store::{ScopeRead, Store};
@@ -73,6 +73,24 @@ async fn a_revocation_made_after_the_backup_holds_after_reopening() {
     assert_eq!(w.session(client.session_id).await.ended.unwrap().reason, EndReason::Banned);
     assert_eq!(refusal_of(client.refresh(&w).await), TokenRefusal::Revoked(Some(EndReason::Banned)));
     assert!(w.verify(&client.access_token, false).await.is_err());
+}
+
+#[tokio::test]
+async fn the_log_forgets_an_ending_when_nothing_can_bring_its_session_back() {
+    let w = World::new().await;
+    let tokens = w.sign_in("alice").await;
+    let backup = w.store.backup();
+    w.engine.revoke(&scope(), tokens.session.id, EndReason::Revoked, &ctx()).await.unwrap();
+    w.clock.advance(tokens.session.expires_at.since(w.now()));
+    w.clock.advance(Seconds(KEEPS_EXPIRED.0 - 1));
+    w.engine.upkeep().await.unwrap();
+    assert_eq!(w.log.endings().len(), 1);
+    w.clock.advance(Seconds(60));
+    w.engine.upkeep().await.unwrap();
+    assert_eq!(w.log.endings(), []);
+    let w = w.restored(backup).await;
+    let refused = refusal_of(w.refresh(tokens.refresh_token.expose(), None).await);
+    assert!(matches!(refused, TokenRefusal::Expired(_)), "{refused:?}");
 }
 
 #[tokio::test]

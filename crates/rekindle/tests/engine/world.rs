@@ -386,6 +386,10 @@ impl RevocationLog for TestLog {
         self.log.append(records).await
     }
 
+    async fn compact(&self, now: Timestamp) -> io::Result<()> {
+        self.log.compact(now).await
+    }
+
     fn ended(&self, id: SessionId) -> Option<EndedSession> {
         self.log.ended(id)
     }

@@ -1,6 +1,7 @@
 //! `PATCH /v1/products/{product}/environments/{env}`.
 
 use axum::extract::State;
+use rekindle::store;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -42,16 +43,11 @@ pub(super) async fn update_environment(
     InScope(scope): InScope,
     Json(patch): Json<EnvironmentPatch>,
 ) -> Result<axum::Json<EnvironmentAnswer>, Problem> {
-    let mut environment = app.engine().environment(&scope.product, &scope.env).await?;
-    let before = environment.clone();
-    if let Some(name) = patch.name {
-        environment.name = name.0;
+    let patch = store::EnvironmentPatch { name: patch.name.map(|name| name.0), active: patch.active };
+    let environment = app.engine().environment(&scope.product, &scope.env).await?;
+    if patch.applied(environment.clone()) == environment {
+        return Ok(axum::Json(environment.into()));
     }
-    if let Some(active) = patch.active {
-        environment.active = active;
-    }
-    if environment != before {
-        app.engine().update_environment(&scope.product, environment.clone(), &caller.itself()).await?;
-    }
-    Ok(axum::Json(environment.into()))
+    app.engine().update_environment(scope.clone(), patch, &caller.itself()).await?;
+    Ok(axum::Json(app.engine().environment(&scope.product, &scope.env).await?.into()))
 }

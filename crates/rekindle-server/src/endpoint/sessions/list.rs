@@ -52,6 +52,7 @@ pub(super) struct Which {
     path = "/v1/{product}/{env}/sessions",
     tag = "sessions",
     security(("api_key" = ["read"])),
+    params(Which),
     responses(
         (status = 200, description = "A page of sessions", body = Page<SessionView>),
         (status = 404, description = "`product_not_found`, `environment_not_found`"),

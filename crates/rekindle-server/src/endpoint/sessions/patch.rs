@@ -16,7 +16,7 @@ use crate::{
     completion::to_completion,
     extract::{InScope, Json, PathSession},
     problem::Problem,
-    view::SessionView,
+    view::PatchedView,
 };
 
 /// JSON merge patches (RFC 7396), applied whole or not at all.
@@ -24,11 +24,11 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(super) struct PatchSession {
     #[serde(default, deserialize_with = "object")]
-    #[schema(value_type = Option<HashMap<String, serde_json::Value>>)]
+    #[schema(value_type = HashMap<String, serde_json::Value>)]
     data: Option<Map<String, Value>>,
     /// They reach the client with its next access token.
     #[serde(default, deserialize_with = "object")]
-    #[schema(value_type = Option<HashMap<String, serde_json::Value>>)]
+    #[schema(value_type = HashMap<String, serde_json::Value>)]
     claims: Option<Map<String, Value>>,
 }
 
@@ -46,7 +46,7 @@ fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Map<Strin
     params(("If-Match" = Option<String>, Header, description = "Only if the session still has this version, like `\"3\"`")),
     request_body = PatchSession,
     responses(
-        (status = 200, description = "The session; its version is the `ETag`", body = SessionView),
+        (status = 200, description = "The session; its version is the `ETag`", body = PatchedView),
         (status = 404, description = "`session_not_found`, `product_not_found`, `environment_not_found`"),
         (status = 409, description = "`conflict`: the session has ended, or its user would change"),
         (status = 412, description = "`version_mismatch`"),
@@ -65,8 +65,8 @@ pub(super) async fn patch_session(
     let patch = Patch { data: body.data, claims: body.claims, if_version };
     let ctx = caller.itself();
     let engine = app.engine().clone();
-    let session = to_completion(async move { engine.patch(&scope, id, patch, &ctx).await }).await?;
-    Ok(super::session_answer(&session, app.engine().now()))
+    let patched = to_completion(async move { engine.patch(&scope, id, patch, &ctx).await }).await?;
+    Ok(super::versioned(&PatchedView::of(&patched, app.engine().now()), patched.session.version))
 }
 
 /// The version in `If-Match`: a number, in quotes or not; `*` is any.

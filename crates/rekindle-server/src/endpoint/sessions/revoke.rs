@@ -19,13 +19,12 @@ use crate::{
 pub(super) struct Why {
     /// Why it ends; `revoked` by default.
     #[serde(default)]
-    #[param(value_type = Option<Reason>)]
+    #[param(inline, value_type = Option<Reason>)]
     reason: Reason,
 }
 
 /// The reasons that a caller may give.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
-#[schema(as = RevokeReason)]
 #[serde(rename_all = "snake_case")]
 enum Reason {
     #[default]
@@ -50,6 +49,7 @@ impl From<Reason> for EndReason {
     path = "/v1/{product}/{env}/sessions/{session_id}",
     tag = "sessions",
     security(("api_key" = ["sessions"])),
+    params(Why),
     responses(
         (status = 204, description = "The session has ended, now or before"),
         (status = 404, description = "`session_not_found`, `product_not_found`, `environment_not_found`"),

@@ -33,6 +33,7 @@ pub(super) struct Which {
     path = "/v1/{product}/{env}/sessions",
     tag = "sessions",
     security(("api_key" = ["admin"])),
+    params(Which),
     responses(
         (status = 200, description = "How many sessions ended", body = Revoked),
         (status = 404, description = "`product_not_found`, `environment_not_found`"),

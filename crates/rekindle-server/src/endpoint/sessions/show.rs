@@ -28,5 +28,5 @@ pub(super) async fn show_session(
     PathSession(id): PathSession,
 ) -> Result<Response, Problem> {
     let session = app.engine().session(&scope, id).await?;
-    Ok(super::session_answer(&session, app.engine().now()))
+    Ok(super::versioned(&SessionView::of(&session, app.engine().now()), session.version))
 }

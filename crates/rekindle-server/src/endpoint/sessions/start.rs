@@ -30,18 +30,18 @@ use crate::{
 pub(super) struct StartSession {
     /// Which definition; `default` by default.
     #[serde(default = "default_tag")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = String)]
     tag: Tag,
     /// Whose session. With a selector it may be left out, and must be equal if it is not. Neither: anonymous.
     #[schema(value_type = Option<String>)]
     user_id: Option<UserId>,
     /// The application's data: at most 64 KiB.
     #[serde(default)]
-    #[schema(value_type = Option<HashMap<String, serde_json::Value>>)]
+    #[schema(value_type = HashMap<String, serde_json::Value>)]
     data: Map<String, Value>,
     /// Claims for the access token: at most 4 KiB.
     #[serde(default)]
-    #[schema(value_type = Option<HashMap<String, serde_json::Value>>)]
+    #[schema(value_type = HashMap<String, serde_json::Value>)]
     claims: Map<String, Value>,
     /// The authentication that the session rests on; now, by default.
     #[schema(value_type = Option<AuthSchema>)]

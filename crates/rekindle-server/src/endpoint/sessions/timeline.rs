@@ -49,6 +49,7 @@ pub(super) struct Which {
     path = "/v1/{product}/{env}/sessions/{session_id}/timeline",
     tag = "sessions",
     security(("api_key" = ["read"])),
+    params(Which),
     responses(
         (status = 200, description = "A page of events", body = Page<EventView>),
         (status = 404, description = "`session_not_found`, `product_not_found`, `environment_not_found`"),

@@ -30,7 +30,6 @@ pub(super) struct VerifyToken {
     tag: Option<Tag>,
     /// Whether to read the session itself, and not only what this server knows of revocations.
     #[serde(default)]
-    #[schema(value_type = Option<bool>)]
     online: bool,
 }
 

@@ -32,6 +32,7 @@ pub(super) struct Which {
     path = "/v1/{product}/{env}/users",
     tag = "users",
     security(("api_key" = ["read"])),
+    params(Which),
     responses(
         (status = 200, description = "A page of users", body = Page<UserView>),
         (status = 404, description = "`product_not_found`, `environment_not_found`"),

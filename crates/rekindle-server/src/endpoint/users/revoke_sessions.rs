@@ -35,6 +35,7 @@ pub(super) struct Which {
     path = "/v1/{product}/{env}/users/{user_id}/sessions",
     tag = "users",
     security(("api_key" = ["sessions"])),
+    params(Which),
     responses(
         (status = 200, description = "How many sessions ended", body = Revoked),
         (status = 404, description = "`product_not_found`, `environment_not_found`"),

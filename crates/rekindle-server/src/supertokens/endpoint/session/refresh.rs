@@ -1,0 +1,129 @@
+//! `POST session/refresh`: rotates a refresh token by the engine's rules for bearer tokens.
+
+use rekindle::{
+    clock::Seconds,
+    definition::OnTheft,
+    engine::{Conduct, Error, Issued, Refresh, Replace, TokenRefusal},
+    keys::Chain,
+    refresh::Presented,
+    session::{Scope, SessionId, UserId},
+};
+use serde_json::{Value, json};
+
+use super::super::super::{
+    Call, application,
+    cdi::Cdi,
+    handle::{self, Handle},
+    lineage::Lineage,
+    payload::Payload,
+    reply::{Reply, object},
+};
+use super::{create::shorter, ok};
+use crate::refusal::count_refresh;
+
+pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
+    call.for_the_app()?;
+    let token = call.input.text("refreshToken")?.to_owned();
+    let anti_csrf = call.anti_csrf()?;
+    let chain = chain(call)?;
+    let shorter = shorter(call)?;
+    let keys = call.keys().await?;
+    let read = handle::split_refresh_token(&token).filter(|(_, tenant)| call.application.has(tenant));
+    let read = read.and_then(|(ours, tenant)| Some((ours, tenant, call.engine().authenticate(ours).ok()?)));
+    let Some((ours, tenant, presented)) = read else {
+        return Ok(Reply::unauthorised("The refresh token is not one of this app, or was damaged"));
+    };
+    if anti_csrf && call.cdi >= Cdi::V2_3 {
+        let engine = call.engine();
+        let tag = |kid, message: &[u8]| engine.tag(kid, message);
+        let expected = Lineage::of(presented.session, &presented.position).anti_csrf(&tag);
+        if !call.anti_csrf_matches(expected.as_deref())? {
+            return Ok(Reply::unauthorised("Anti CSRF token missing, or not matching"));
+        }
+    }
+    let scope = call.application.scope(&tenant);
+    let request = Refresh { refresh_token: ours, tag: Some(application::tag()), proof: None };
+    let outcome = call.engine().refresh_unsigned(&scope, request, conduct(call), &call.ctx).await;
+    let moved = outcome.as_ref().map(|outcome| outcome.as_ref().map(|issued| issued.issued));
+    count_refresh(call.server.metrics(), moved);
+    let issued = match outcome? {
+        Ok(issued) => issued,
+        Err(refusal) => return refused(call, &scope, &presented, refusal).await,
+    };
+    if call.cdi >= Cdi::V5_6 && issued.issued != Issued::Reissued {
+        // Nobody will tell that the child was used: from the grace period on the parent is theft.
+        call.engine().confirm(&scope, vec![(issued.session.id, issued.session.position.generation)]).await?;
+    }
+    let mut payload = Payload::of(issued.session.claims.to_map());
+    if call.cdi.access_token().clashes(&payload.user_data) {
+        return Ok(Reply::unauthorised("The user payload contains protected field"));
+    }
+    if chain.is_some_and(|chain| chain != payload.chain) {
+        payload.chain = chain.unwrap_or(payload.chain);
+        let with = Replace { claims: Some(payload.claims()), data: None };
+        call.engine().replace(&scope, issued.session.id, with, &call.ctx).await?;
+    }
+    Ok(ok([call.tokens(&keys, &issued, &payload, anti_csrf, shorter)?]))
+}
+
+/// Which keys sign from now on; as before, where the client does not say.
+fn chain(call: &Call) -> Result<Option<Chain>, Reply> {
+    let dynamic = match call.cdi {
+        cdi if cdi >= Cdi::V5_0 => Some(call.input.flag("useDynamicSigningKey")?),
+        cdi if cdi >= Cdi::V3_0 => call.input.optional_flag("useDynamicSigningKey")?,
+        cdi if cdi >= Cdi::V2_21 => None,
+        _ => return Ok(Some(call.configured_chain())),
+    };
+    Ok(dynamic.map(|dynamic| if dynamic { Chain::Dynamic } else { Chain::Static }))
+}
+
+/// Up to CDI 5.4 a parent is good until its child is used, and the SDK ends the session of a theft; from 5.6 on there is a grace
+/// period, and the core does.
+fn conduct(call: &Call) -> Conduct {
+    let on_theft = call.application.definition().map_or(OnTheft::ReportOnly, |definition| definition.refresh.on_theft);
+    if call.cdi < Cdi::V5_6 {
+        return Conduct { reuse_leeway: Seconds(0), on_theft };
+    }
+    let on_theft = if on_theft == OnTheft::ReportOnly { OnTheft::RevokeSession } else { on_theft };
+    Conduct { reuse_leeway: call.application.settings.grace_period, on_theft }
+}
+
+async fn refused(call: &Call, scope: &Scope, presented: &Presented, refusal: TokenRefusal) -> Result<Reply, Reply> {
+    let message = match refusal {
+        TokenRefusal::Theft { session_id, user_id, .. } => {
+            return theft(call, scope, presented, session_id, &user_id).await;
+        }
+        TokenRefusal::Malformed | TokenRefusal::ScopeMismatch | TokenRefusal::AccessExpired => {
+            "The refresh token is not one of this app, or was damaged"
+        }
+        TokenRefusal::Expired(_) | TokenRefusal::Revoked(_) => "Session missing in db or has expired",
+        TokenRefusal::ProofRequired(_) | TokenRefusal::Superseded(_) => "The session's client has to send a proof",
+    };
+    Ok(Reply::unauthorised(message))
+}
+
+async fn theft(
+    call: &Call,
+    scope: &Scope,
+    presented: &Presented,
+    id: SessionId,
+    user_id: &UserId,
+) -> Result<Reply, Reply> {
+    let handle = Handle { id, tenant: scope.env.clone() };
+    let mut session = object([("handle", handle.to_string().into()), ("userId", user_id.as_str().into())]);
+    if call.cdi >= Cdi::V4_0 {
+        session.insert("recipeUserId".into(), user_id.as_str().into());
+    }
+    let mut subtype = Value::Null;
+    if call.cdi >= Cdi::V5_6 {
+        let present = match call.engine().session(scope, id).await {
+            Ok(session) => session.position.generation,
+            Err(Error::SessionNotFound(_)) => u32::MAX,
+            Err(error) => return Err(error.into()),
+        };
+        let is_parent = presented.position.generation.checked_add(1) == Some(present);
+        subtype = json!(if is_parent { "RECENT_PREV" } else { "STALE_LINEAGE" });
+    }
+    let members = [("session", session.into()), ("recentTokenReuseSubtype", subtype)];
+    Ok(Reply::status("TOKEN_THEFT_DETECTED", members))
+}

@@ -1,0 +1,164 @@
+//! An app's signing keys as SuperTokens SDKs see them: two chains of RS256 keys, with `kid`s that tell them apart.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use rekindle::{
+    clock::{Seconds, Timestamp},
+    engine::{Engine, Error},
+    journal::Context,
+    keys::{Chain, Key, KeyError, KeyRing, SignerKey, VerifierKey},
+    session::Scope,
+};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::{
+    access::{self, Claims, Unverified, Version},
+    application::Application,
+    path,
+};
+use crate::app::App;
+
+/// The keys of one app at one moment.
+pub(super) struct Keys {
+    ring: Arc<KeyRing>,
+    now: Timestamp,
+}
+
+const CHAINS: [Chain; 2] = [Chain::Dynamic, Chain::Static];
+
+impl Keys {
+    /// Those of an app, whose `public` tenant has them; they are made if there are none.
+    pub(super) async fn of(engine: &Engine, scope: &Scope) -> Result<Self, Error> {
+        Ok(Self { ring: engine.keys(scope, &CHAINS).await?, now: engine.now() })
+    }
+
+    /// Those that are there, none or few: another server may have made the others a moment ago.
+    async fn fresh(engine: &Engine, scope: &Scope) -> Result<Self, Error> {
+        Ok(Self { ring: engine.fresh_keys(scope).await?, now: engine.now() })
+    }
+
+    /// Signs an access token.
+    pub(super) fn mint(&self, version: Version, claims: &Claims, chain: Chain) -> Result<String, Error> {
+        let (kid, signer) = self.signer(chain)?;
+        Ok(access::mint(version, claims, &kid, |message| signer.signature(message)))
+    }
+
+    /// The key of a chain that signs now, under its `kid`.
+    pub(super) fn signer(&self, chain: Chain) -> Result<(String, &SignerKey), Error> {
+        let unusable = |error: KeyError| Error::Key(error.to_string());
+        let key = self.ring.signing(chain, self.now).map_err(unusable)?;
+        Ok((kid(key, chain), key.signer().map_err(unusable)?))
+    }
+
+    /// The JWK Set: dynamic keys from the newest on, then static ones.
+    pub(super) fn jwks(&self) -> Value {
+        let jwk = |key: &Key, chain| {
+            let public: Value = serde_json::from_str(key.public_jwk()).expect("a published key was read once");
+            json!({
+                "kty": "RSA", "kid": kid(key, chain), "n": public["n"], "e": public["e"], "alg": "RS256", "use": "sig",
+            })
+        };
+        CHAINS.into_iter().flat_map(|chain| self.newest_first(chain).map(move |key| jwk(key, chain))).collect()
+    }
+
+    /// For how many seconds the JWK Set may be cached: until the next key is published.
+    pub(super) fn max_age(&self) -> u64 {
+        self.ring.next_key_at(Chain::Dynamic, self.now).since(self.now).0.max(1)
+    }
+
+    /// What clients up to CDI 2.20 verify access tokens with: the key that signs, and until when it does.
+    pub(super) fn handshake(&self, chain: Chain) -> Result<(String, Timestamp), Error> {
+        let key = self.ring.signing(chain, self.now).map_err(|error| Error::Key(error.to_string()))?;
+        let verifier = key.verifier().ok_or_else(|| Error::Key("the public key cannot be read".into()))?;
+        Ok((public_key(verifier), self.until(chain, key)))
+    }
+
+    /// The keys whose access tokens may live, from the newest on, for clients from CDI 2.9 on: since when each signs, and until when
+    /// a token of it can live that lives for `validity`.
+    ///
+    /// Not those that are yet to sign: a client asks the server about each token that is younger than a key that did not sign it.
+    pub(super) fn handshake_list(&self, chain: Chain, validity: Seconds) -> Value {
+        // Twice, because another server may sign with a key for a while after its successor took over.
+        let verifies_until = |key: &Key| self.until(chain, key) + validity + validity;
+        let signs = |key: &&Key| key.times().signs_from <= self.now && verifies_until(key) > self.now;
+        let entry = |key: &Key| {
+            json!({
+                "publicKey": key.verifier().map(public_key),
+                "createdAt": key.times().signs_from.millis(),
+                "expiryTime": verifies_until(key).millis(),
+            })
+        };
+        self.newest_first(chain).filter(signs).map(entry).collect()
+    }
+
+    fn newest_first(&self, chain: Chain) -> impl Iterator<Item = &Key> {
+        self.ring.published(chain, self.now).into_iter().rev()
+    }
+
+    fn until(&self, chain: Chain, key: &Key) -> Timestamp {
+        match chain {
+            // Replaced only by hand: what was said of it must hold long enough.
+            Chain::Static => self.now + TEN_YEARS,
+            _ => self.ring.signs_until(chain, key.times().signs_from),
+        }
+    }
+
+    /// Which chain's key signed a token, if one did.
+    fn verifies(&self, token: &Unverified<'_>) -> Option<Chain> {
+        let signed = |chain: Chain, key: &Key| {
+            token.kid.as_ref().is_none_or(|named| *named == kid(key, chain))
+                && key.verifier().is_some_and(|public| public.verifies(token.message.as_bytes(), &token.signature))
+        };
+        CHAINS.into_iter().find(|chain| self.newest_first(*chain).any(|key| signed(*chain, key)))
+    }
+}
+
+/// What an access token of this app says, and by which chain's key it was signed; nothing if none of them signed it.
+pub(super) async fn verify(
+    engine: &Engine,
+    scope: &Scope,
+    token: &Unverified<'_>,
+) -> Result<Option<(Claims, Chain)>, Error> {
+    let mut signed_by = Keys::of(engine, scope).await?.verifies(token);
+    if signed_by.is_none() {
+        signed_by = Keys::fresh(engine, scope).await?.verifies(token);
+    }
+    Ok(signed_by.and_then(|chain| Some((token.claims()?, chain))))
+}
+
+/// Makes the keys of an app before its first session asks for them, on a thread that nobody waits for: an RSA key takes some 100 ms.
+pub(super) fn make_ahead(server: App, mut application: Application, ctx: Context) {
+    let runtime = Handle::current();
+    runtime.clone().spawn_blocking(move || {
+        let (engine, config) = (server.engine(), &server.config().supertokens);
+        let made = runtime.block_on(async {
+            application.prepare(engine, config, &ctx).await?;
+            Keys::of(engine, &application.scope(&path::public())).await
+        });
+        if let Err(error) = made {
+            tracing::warn!(%error, "the signing keys of app `{}` could not be made ahead", application.id);
+        }
+    });
+}
+
+const TEN_YEARS: Seconds = Seconds(10 * 365 * 86_400);
+
+/// SDKs tell the chains apart by how a `kid` starts.
+fn kid(key: &Key, chain: Chain) -> String {
+    match chain {
+        Chain::Static => {
+            let hash = digest::digest(&digest::SHA256, key.kid().as_str().as_bytes());
+            let bytes = hash.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes");
+            format!("s-{}", uuid::Builder::from_random_bytes(bytes).into_uuid())
+        }
+        _ => format!("d-{}", key.times().created_at.millis()),
+    }
+}
+
+/// Base64 of the X.509 form, on one line.
+fn public_key(verifier: &VerifierKey) -> String {
+    BASE64_STANDARD.encode(verifier.spki())
+}

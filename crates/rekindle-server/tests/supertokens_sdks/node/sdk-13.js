@@ -1,0 +1,44 @@
+// supertokens-node 13.6.1.
+
+"use strict";
+
+const SuperTokens = require("supertokens-node-13");
+const express = require("supertokens-node-13/framework/express");
+const koa = require("supertokens-node-13/framework/koa");
+const JWT = require("supertokens-node-13/recipe/jwt");
+const Session = require("supertokens-node-13/recipe/session");
+const { BooleanClaim } = require("supertokens-node-13/recipe/session/claims");
+
+const { appInfo } = require("./app-info");
+
+const member = new BooleanClaim({ key: "member", fetchValue: () => false });
+
+module.exports = {
+  init: ({ cores, apiKey, antiCsrf, framework }) =>
+    SuperTokens.init({
+      framework,
+      supertokens: { connectionURI: cores.join(";"), apiKey },
+      appInfo,
+      telemetry: false,
+      recipeList: [Session.init({ antiCsrf: antiCsrf ? "VIA_TOKEN" : "NONE" }), JWT.init()],
+    }),
+  express: { before: () => [express.middleware()], after: () => [express.errorHandler()] },
+  koa: () => koa.middleware(),
+  create: (req, res, ...session) => Session.createNewSession(req, res, ...session),
+  session: (req, res) => Session.getSession(req, res),
+  describe: (session) => ({ userId: session.getUserId(), payload: session.getAccessTokenPayload() }),
+  end: (session) => session.revokeSession(),
+  data: (session) => session.getSessionData(),
+  setData: (session, data) => session.updateSessionData(data),
+  setPayload: (session, payload) => session.mergeIntoAccessTokenPayload(payload),
+  sessionsOf: (userId) => Session.getAllSessionHandlesForUser(userId),
+  information: (handle) => Session.getSessionInformation(handle),
+  revoke: (handle) => Session.revokeSession(handle),
+  revokeAll: (userId) => Session.revokeAllSessionsForUser(userId),
+  member,
+  join: (session) => session.setClaimValue(member, true),
+  memberSession: (req, res) =>
+    Session.getSession(req, res, { overrideGlobalClaimValidators: (all) => [...all, member.validators.isTrue()] }),
+  jwt: async (payload) => (await JWT.createJWT(payload, 60)).jwt,
+  keys: () => JWT.getJWKS(),
+};
