@@ -133,7 +133,8 @@ impl<'a> Client<'a> {
 
     pub fn request(self, line: &str, body: Value) -> Request<Body> {
         let (method, path) = line.split_once(' ').unwrap();
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.prefix));
+        let uri = format!("{}{path}", self.prefix);
+        let mut request = Request::builder().method(method).uri(uri).header("host", "localhost:3567");
         if let Some(version) = self.version.filter(|version| *version != "1.0") {
             request = request.header("cdi-version", version);
         }
