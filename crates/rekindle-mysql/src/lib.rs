@@ -31,6 +31,7 @@ mod config;
 mod configuration;
 mod lists;
 mod pool;
+mod reader;
 mod row;
 mod schema;
 mod sessions;
@@ -50,6 +51,7 @@ use rekindle::store::*;
 
 pub use crate::config::{InvalidUrl, MysqlConfig};
 use crate::pool::Pool;
+pub use crate::reader::Reader;
 pub use crate::schema::OpenError;
 
 /// A [`Store`] in a MariaDB or MySQL database. See the [crate](crate) for what it guarantees.

@@ -153,7 +153,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    fn of(config: &MysqlConfig) -> impl Fn(mysql_async::Error) -> Self {
+    pub(crate) fn of(config: &MysqlConfig) -> impl Fn(mysql_async::Error) -> Self {
         move |error| {
             let (url, problem) = (config.to_string(), error.to_string());
             let code = if let mysql_async::Error::Server(error) = &error { error.code } else { 0 };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -132,6 +132,18 @@ impl PostgresConfig {
 
     pub(crate) fn pool_size(&self) -> usize {
         self.pool_size
+    }
+
+    /// A connection for reading what is not Rekindle's.
+    pub(crate) async fn reader(&self) -> Result<tokio_postgres::Client, OpenError> {
+        let tls = MakeRustlsConnect::new(client_config(self.sslrootcert.as_deref())?);
+        let mut server = self.server.clone();
+        server.target_session_attrs(TargetSessionAttrs::Any);
+        let (client, connection) =
+            server.connect(tls).await.map_err(|error| OpenError::connect(self, &PoolError::Backend(error)))?;
+        // It ends with the client, which is told of its failures.
+        tokio::spawn(connection);
+        Ok(client)
     }
 
     /// The connections, none of which is made yet.

@@ -93,6 +93,26 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// There is no connection, because of this.
+    pub(crate) fn connect(config: &PostgresConfig, error: &PoolError) -> Self {
+        let (problem, code) = match error {
+            PoolError::Backend(error) => (describe(error), error.code()),
+            other => (other.to_string(), None),
+        };
+        let advice = match code {
+            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
+                "check the user and the password in the URL"
+            }
+            Some(&SqlState::INVALID_CATALOG_NAME) => "make the database, or name another one in the URL",
+            Some(&SqlState::TOO_MANY_CONNECTIONS) => "raise the server's `max_connections`, or lower `pool_size`",
+            Some(&SqlState::CANNOT_CONNECT_NOW) => "wait until the server has started",
+            _ => "check host and port in the URL, that the server runs and takes writes, and `sslmode`",
+        };
+        Self::Connect { server: config.to_string(), problem, advice }
+    }
+}
+
 /// The database while it is opened.
 pub(crate) struct Opening<'c> {
     config: &'c PostgresConfig,
@@ -102,7 +122,7 @@ pub(crate) struct Opening<'c> {
 
 impl<'c> Opening<'c> {
     pub(crate) async fn connect(config: &'c PostgresConfig, database: &Database) -> Result<Self, OpenError> {
-        let connection = database.pool.get().await.map_err(|error| Self::no_connection(config, &error))?;
+        let connection = database.pool.get().await.map_err(|error| OpenError::connect(config, &error))?;
         let opening = Self { config, client: Object::take(connection) };
         // A migration takes as long as it takes.
         opening
@@ -270,23 +290,6 @@ impl<'c> Opening<'c> {
             _ => "see the server's log".into(),
         };
         OpenError::Refused { server: self.config.to_string(), action: action.into(), problem: describe(error), advice }
-    }
-
-    fn no_connection(config: &PostgresConfig, error: &PoolError) -> OpenError {
-        let (problem, code) = match error {
-            PoolError::Backend(error) => (describe(error), error.code()),
-            other => (other.to_string(), None),
-        };
-        let advice = match code {
-            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
-                "check the user and the password in the URL"
-            }
-            Some(&SqlState::INVALID_CATALOG_NAME) => "make the database, or name another one in the URL",
-            Some(&SqlState::TOO_MANY_CONNECTIONS) => "raise the server's `max_connections`, or lower `pool_size`",
-            Some(&SqlState::CANNOT_CONNECT_NOW) => "wait until the server has started",
-            _ => "check host and port in the URL, that the server runs and takes writes, and `sslmode`",
-        };
-        OpenError::Connect { server: config.to_string(), problem, advice }
     }
 }
 

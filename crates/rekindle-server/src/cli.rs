@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod copy;
 mod doctor;
+mod import;
 mod keys;
 mod migrate;
 mod restore;
@@ -64,6 +65,8 @@ enum Command {
     Restore(restore::Restore),
     /// Copy everything to another store, while servers work on the first one.
     Copy(copy::CopyStore),
+    /// Take over the sessions of another system.
+    Import(import::Import),
     /// Look an installation over, and say what is wrong with it.
     Doctor(doctor::Doctor),
     /// Print the audit log, newest first.
@@ -90,6 +93,7 @@ impl Cli {
             Command::Backup(args) => block_on(args.run()),
             Command::Restore(args) => block_on(args.run()),
             Command::Copy(args) => block_on(args.run()),
+            Command::Import(args) => block_on(args.run()),
             Command::Doctor(args) => block_on(args.run()),
             Command::Audit(args) => block_on(args.run()),
             Command::CheckConfig(args) => match args.run() {

@@ -7,6 +7,7 @@
 mod admin;
 mod data;
 mod end;
+mod import;
 mod refresh;
 mod scopes;
 mod shared;
@@ -39,6 +40,7 @@ use shared::Shared;
 pub use admin::{DefinitionView, NewApiKey, Rotation};
 pub use data::{Patch, Patched, Replace, TimelineQuery};
 pub use end::{EndAll, PresentedToken};
+pub use import::{Import, Imported};
 pub use refresh::{Conduct, Elevate, Mint, Minted, Refresh, RefreshOutcome};
 pub use start::StartRequest;
 pub use upkeep::Upkeep;
@@ -408,9 +410,9 @@ impl Engine {
         &self.inner.settings
     }
 
-    /// A value that only servers with this master secret can compute: [`SecretRing::tag`].
-    pub fn tag(&self, kid: u8, message: &[u8]) -> Option<[u8; 32]> {
-        self.inner.secrets.tag(kid, message)
+    /// The master secrets that it was opened with.
+    pub fn secrets(&self) -> &SecretRing {
+        &self.inner.secrets
     }
 
     fn notifies(&self, product: &Tag, kind: EventKind) -> bool {

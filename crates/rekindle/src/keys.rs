@@ -238,6 +238,21 @@ impl SigningKey {
         Self { kid, scope, chain, public_jwk, wrapped, created_at: now, signs_from }
     }
 
+    /// The same of a key that another system made and signed with, an RS256 key in PKCS#8; nothing if it is none.
+    pub fn adopt(
+        key: Adopted,
+        scope: Scope,
+        now: Timestamp,
+        signs_from: Timestamp,
+        secrets: &SecretRing,
+    ) -> Option<Self> {
+        let Adopted { kid, chain, pkcs8 } = key;
+        let pair = Pair::from_pkcs8(chain.algorithm(), &pkcs8)?;
+        let wrapped = secrets.wrap(&context(&scope, &kid, chain), &pkcs8);
+        let public_jwk = pair.public_jwk(&kid);
+        Some(Self { kid, scope, chain, public_jwk, wrapped, created_at: now, signs_from })
+    }
+
     /// The record without its private half: it neither signs nor verifies any more and is not published. It stays only so that
     /// its tokens are told apart from forgeries, and their clients refresh.
     pub fn withdrawn(&self) -> Self {
@@ -280,6 +295,23 @@ impl SigningKey {
         } else {
             Err(KeyError::Corrupt { kid: self.kid.clone(), what: "public key" })
         }
+    }
+}
+
+/// A key of another system, to be used on. It never prints its private half.
+#[derive(Clone)]
+pub struct Adopted {
+    /// Its id from now on.
+    pub kid: KeyId,
+    /// In which succession.
+    pub chain: Chain,
+    /// The private key in PKCS#8.
+    pub pkcs8: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Adopted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Adopted({}, {})", self.kid, self.chain)
     }
 }
 

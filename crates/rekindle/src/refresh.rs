@@ -342,8 +342,9 @@ impl SecretRing {
         Some(tag.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
-    /// Encrypts a private key for the database (AES-256-GCM under the current secret). `context` is bound to the ciphertext.
-    pub(crate) fn wrap(&self, context: &str, plain: &[u8]) -> Vec<u8> {
+    /// Encrypts a key for the database (AES-256-GCM under the current secret). `context` is bound to the ciphertext, whose first
+    /// byte is the secret's key id.
+    pub fn wrap(&self, context: &str, plain: &[u8]) -> Vec<u8> {
         let current = &self.secrets[0];
         let mut sealed = plain.to_vec();
         let nonce = current
@@ -354,7 +355,7 @@ impl SecretRing {
     }
 
     /// Decrypts what [`SecretRing::wrap`] made; `None` when the secret is missing or the bytes or the context differ.
-    pub(crate) fn unwrap(&self, context: &str, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub fn unwrap(&self, context: &str, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (kid, rest) = wrapped.split_first()?;
         let (nonce, sealed) = rest.split_at_checked(aead::NONCE_LEN)?;
         let nonce = aead::Nonce::try_assume_unique_for_key(nonce).ok()?;

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rekindle::{
+    clock::Timestamp,
     definition::{Definition, DefinitionProblems},
     engine::{Engine, Error},
     journal::Context,
@@ -12,6 +14,7 @@ use rekindle::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    origin::RefreshKey,
     path::{self, AppId},
     settings::Settings,
 };
@@ -31,12 +34,20 @@ pub(super) struct Application {
 /// The member of a definition's metadata with the tenants.
 const TENANTS: &str = "tenants";
 
+/// The one about the core that the app was imported from.
+const IMPORT: &str = "import";
+
 /// The definition of every session of the face.
 pub(super) fn tag() -> Tag {
     "supertokens".parse().expect("a valid tag")
 }
 
 impl Application {
+    /// An app that was never used.
+    pub(super) fn new(server: &SuperTokens, id: AppId) -> Self {
+        Self { id, settings: Settings::of(server, &Map::new()), definition: None }
+    }
+
     /// The app with this id. The app `public` is always there; others were created.
     pub(super) async fn open(engine: &Engine, server: &SuperTokens, id: AppId) -> Result<Option<Self>, Error> {
         let found = engine.known_definition(&id.scope(&path::public()), &tag()).await;
@@ -53,13 +64,72 @@ impl Application {
         Ok(Some(Self { id, settings, definition }))
     }
 
+    /// The key that opens the refresh tokens of the core that the app was imported from, for as long as one of them can be good.
+    pub(super) fn refresh_key(&self, engine: &Engine) -> Option<RefreshKey> {
+        let (wrapped, until) = self.wrapped_refresh_key()?;
+        let key = engine.secrets().unwrap(&self.key_context(), &wrapped).filter(|_| engine.now() < until)?;
+        Some(RefreshKey::new(String::from_utf8(key.to_vec()).ok()?))
+    }
+
+    /// Keeps that key, wrapped, for as long as one of its tokens can be good.
+    pub(super) async fn adopt_refresh_key(
+        &mut self,
+        engine: &Engine,
+        server: &SuperTokens,
+        key: &RefreshKey,
+        until: Timestamp,
+        ctx: &Context,
+    ) -> Result<(), Error> {
+        if let Some(known) = self.refresh_key(engine) {
+            if known.expose() != key.expose() {
+                let problem =
+                    "was imported from another installation, whose sessions would end; import into another app";
+                return Err(Error::Conflict(format!("the app `{}` {problem}", self.id)));
+            }
+            if self.wrapped_refresh_key().is_some_and(|(_, known)| known >= until) {
+                return Ok(());
+            }
+        }
+        let mut metadata = self.metadata().clone();
+        metadata.insert(IMPORT.into(), self.wrapped(engine, key, until));
+        self.write(engine, server, metadata, ctx).await
+    }
+
+    fn wrapped(&self, engine: &Engine, key: &RefreshKey, until: Timestamp) -> Value {
+        let wrapped = engine.secrets().wrap(&self.key_context(), key.expose().as_bytes());
+        json!({ "refresh_key": BASE64_URL_SAFE_NO_PAD.encode(wrapped), "until": until.millis() })
+    }
+
+    fn wrapped_refresh_key(&self) -> Option<(Vec<u8>, Timestamp)> {
+        let import = self.metadata().get(IMPORT)?;
+        let wrapped = BASE64_URL_SAFE_NO_PAD.decode(import["refresh_key"].as_str()?).ok()?;
+        Some((wrapped, Timestamp::from_millis(import["until"].as_i64()?)))
+    }
+
+    fn key_context(&self) -> String {
+        format!("rekindle/v1/supertokens-refresh-key {}", self.id)
+    }
+
+    /// The metadata, with the refresh key under the current master secret; nothing where it is, or where there is none.
+    fn rewrapped(&self, engine: &Engine) -> Option<Map<String, Value>> {
+        let (wrapped, until) = self.wrapped_refresh_key()?;
+        if wrapped.first() == Some(&engine.secrets().current()) {
+            return None;
+        }
+        let key = self.refresh_key(engine)?;
+        let mut metadata = self.metadata().clone();
+        metadata.insert(IMPORT.into(), self.wrapped(engine, &key, until));
+        Some(metadata)
+    }
+
     /// Makes sure that sessions can be started: the app `public` is made when it is first used, and changed settings of the
     /// server reach its definition.
     pub(super) async fn prepare(&mut self, engine: &Engine, server: &SuperTokens, ctx: &Context) -> Result<(), Error> {
-        if self.definition.as_ref().is_some_and(|definition| self.settings.fit(definition)) {
+        let rewrapped = self.rewrapped(engine);
+        if rewrapped.is_none() && self.definition.as_ref().is_some_and(|definition| self.settings.fit(definition)) {
             return Ok(());
         }
-        let metadata = self.metadata().clone();
+        let metadata = rewrapped.unwrap_or_else(|| self.metadata().clone());
         match self.write(engine, server, metadata, ctx).await {
             // Another server did the same at this moment.
             Err(Error::Conflict(_)) => {
@@ -80,8 +150,7 @@ impl Application {
     ) -> Result<Result<(Self, bool), String>, Error> {
         let found = Self::open(engine, server, id.clone()).await?;
         let created = found.is_none();
-        let settings = Settings::of(server, &Map::new());
-        let mut app = found.unwrap_or(Self { id, settings, definition: None });
+        let mut app = found.unwrap_or_else(|| Self::new(server, id));
         let metadata = match Settings::changed(server, app.metadata(), core_config) {
             Ok(metadata) => metadata,
             Err(problem) => return Ok(Err(problem)),
@@ -154,6 +223,11 @@ impl Application {
         self.definition.as_ref()
     }
 
+    /// The definition that it gets when it is first used.
+    pub(super) fn new_definition(&self) -> Result<Definition, Error> {
+        new_definition(&self.settings, self.metadata())
+    }
+
     /// The app's own part of its settings.
     pub(super) fn metadata(&self) -> &Map<String, Value> {
         static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
@@ -170,7 +244,6 @@ impl Application {
     ) -> Result<(), Error> {
         let settings = Settings::of(server, &metadata);
         let product = self.id.product();
-        let invalid = |problems: DefinitionProblems| Error::Conflict(problems.to_string());
         let mut wanted = settings.lifetimes();
         match &self.definition {
             Some(definition) => {
@@ -183,21 +256,28 @@ impl Application {
                 existing(engine.create_product(Product { tag: product.clone(), name }, ctx).await)?;
                 let public = Environment { slug: path::public(), name: "Public".into(), active: true };
                 existing(engine.create_environment(&product, public, ctx).await)?;
-                rekindle::merge_patch(
-                    &mut wanted,
-                    &json!({
-                        "tag": tag(), "name": "SuperTokens", "metadata": metadata,
-                        "refresh": { "reuse_leeway": 0, "on_theft": "report_only" },
-                    }),
-                );
-                let definition = Definition::from_json(&wanted).map_err(invalid)?;
-                existing(engine.create_definition(&product, definition, ctx).await)?;
+                existing(engine.create_definition(&product, new_definition(&settings, &metadata)?, ctx).await)?;
             }
         }
         self.settings = settings;
         self.definition = Some(engine.definition(&product, &tag()).await?.definition);
         Ok(())
     }
+}
+
+/// The definition of an app that is used for the first time.
+fn new_definition(settings: &Settings, metadata: &Map<String, Value>) -> Result<Definition, Error> {
+    let mut definition = settings.lifetimes();
+    let rest = json!({
+        "tag": tag(), "name": "SuperTokens", "metadata": metadata,
+        "refresh": { "reuse_leeway": 0, "on_theft": "report_only" },
+    });
+    rekindle::merge_patch(&mut definition, &rest);
+    Definition::from_json(&definition).map_err(invalid)
+}
+
+fn invalid(problems: DefinitionProblems) -> Error {
+    Error::Conflict(problems.to_string())
 }
 
 /// What another server made a moment ago is there, too.

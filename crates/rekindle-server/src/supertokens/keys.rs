@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use base64::prelude::{BASE64_STANDARD, Engine as _};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rekindle::{
     clock::{Seconds, Timestamp},
     engine::{Engine, Error},
     journal::Context,
-    keys::{Chain, Key, KeyError, KeyRing, SignerKey, VerifierKey},
-    session::Scope,
+    keys::{Chain, Key, KeyError, KeyId, KeyRing, SignerKey, VerifierKey},
+    session::{InvalidName, Scope},
 };
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -87,7 +87,7 @@ impl Keys {
         let entry = |key: &Key| {
             json!({
                 "publicKey": key.verifier().map(public_key),
-                "createdAt": key.times().signs_from.millis(),
+                "createdAt": signs_since(key).millis(),
                 "expiryTime": verifies_until(key).millis(),
             })
         };
@@ -146,8 +146,31 @@ pub(super) fn make_ahead(server: App, mut application: Application, ctx: Context
 
 const TEN_YEARS: Seconds = Seconds(10 * 365 * 86_400);
 
+/// The key id under which a key of the core that an app was imported from is kept: it tells the app and the `kid` that SDKs know.
+/// `Err` for a `kid` that does not fit.
+pub(super) fn adopted_id(scope: &Scope, kid: &str) -> Result<KeyId, InvalidName> {
+    let hash = digest::digest(&digest::SHA256, scope.to_string().as_bytes());
+    format!("{ADOPTED}{}_{kid}", BASE64_URL_SAFE_NO_PAD.encode(&hash.as_ref()[..6])).parse()
+}
+
+const ADOPTED: &str = "supertokens_";
+
+/// The `kid` that an adopted key has had before; no key of our own is spelt like one.
+fn adopted_kid(id: &KeyId) -> Option<&str> {
+    id.as_str().strip_prefix(ADOPTED)?.get(8..)?.strip_prefix('_')
+}
+
+/// Since when a key has signed.
+fn signs_since(key: &Key) -> Timestamp {
+    let made = adopted_kid(key.kid()).and_then(|kid| kid.strip_prefix("d-")?.parse().ok());
+    made.map_or(key.times().signs_from, Timestamp::from_millis)
+}
+
 /// SDKs tell the chains apart by how a `kid` starts.
 fn kid(key: &Key, chain: Chain) -> String {
+    if let Some(kid) = adopted_kid(key.kid()) {
+        return kid.to_owned();
+    }
     match chain {
         Chain::Static => {
             let hash = digest::digest(&digest::SHA256, key.kid().as_str().as_bytes());

@@ -5,10 +5,15 @@
 use rekindle::{access::RESERVED, keys::Chain};
 use serde_json::{Map, Value};
 
+use super::origin::Origin;
+
 const PREFIX: &str = "st:";
 
 /// Which keys sign the session's access tokens; absent for the dynamic ones. No escaped name is spelt like it.
 const KEY: &str = "st:key";
+
+/// What is kept of an imported session's past.
+const ORIGIN: &str = "st:origin";
 
 /// What a session's claims hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,21 +22,22 @@ pub(super) struct Payload {
     pub(super) user_data: Map<String, Value>,
     /// Which keys sign.
     pub(super) chain: Chain,
+    /// Where the session came from, if it was imported.
+    pub(super) origin: Option<Origin>,
 }
 
 impl Payload {
     /// Reads claims.
     pub(super) fn of(claims: Map<String, Value>) -> Self {
-        let mut chain = Chain::Dynamic;
-        let mut user_data = Map::new();
+        let mut payload = Self { user_data: Map::new(), chain: Chain::Dynamic, origin: None };
         for (name, value) in claims {
-            if name == KEY {
-                chain = Chain::Static;
-            } else {
-                user_data.insert(name.strip_prefix(PREFIX).unwrap_or(&name).to_owned(), value);
+            match name.as_str() {
+                KEY => payload.chain = Chain::Static,
+                ORIGIN => payload.origin = value.as_str().and_then(Origin::parse),
+                name => drop(payload.user_data.insert(name.strip_prefix(PREFIX).unwrap_or(name).to_owned(), value)),
             }
         }
-        Self { user_data, chain }
+        payload
     }
 
     /// Writes claims.
@@ -44,6 +50,9 @@ impl Payload {
             self.user_data.iter().map(|(name, value)| (escaped(name), value.clone())).collect();
         if self.chain == Chain::Static {
             claims.insert(KEY.into(), "static".into());
+        }
+        if let Some(origin) = &self.origin {
+            claims.insert(ORIGIN.into(), origin.as_str().into());
         }
         claims
     }
@@ -58,11 +67,15 @@ mod tests {
     proptest! {
         #[test]
         fn any_payload_reads_back(
-            names in prop::collection::vec(prop_oneof!["(st:){0,2}(key|sub|iss|x)?", prop::sample::select(RESERVED).prop_map(str::to_owned)], 0..6),
+            names in prop::collection::vec(
+                prop_oneof!["(st:){0,2}(key|origin|sub|iss|x)?", prop::sample::select(RESERVED).prop_map(str::to_owned)], 0..6
+            ),
             is_static: bool,
+            origin in prop::option::of("[0-9a-f]{64}"),
         ) {
             let user_data = names.into_iter().map(|name| (name, Value::Null)).collect();
-            let payload = Payload { user_data, chain: if is_static { Chain::Static } else { Chain::Dynamic } };
+            let chain = if is_static { Chain::Static } else { Chain::Dynamic };
+            let payload = Payload { user_data, chain, origin: origin.as_deref().and_then(Origin::parse) };
             let claims = payload.claims();
             prop_assert!(check_claims(&claims).is_ok());
             prop_assert_eq!(Payload::of(claims), payload);

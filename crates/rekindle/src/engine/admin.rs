@@ -250,10 +250,15 @@ impl Engine {
 
     /// The signing keys that were not withdrawn, in no particular order.
     async fn usable_keys(&self, scope: &Scope) -> Result<Vec<SigningKey>, Error> {
+        Ok(self.keys_of(scope).await?.into_iter().filter(|k| !k.is_withdrawn()).collect())
+    }
+
+    /// A scope's keys as the store has them, withdrawn ones, too.
+    pub(super) async fn keys_of(&self, scope: &Scope) -> Result<Vec<SigningKey>, Error> {
         match self.inner.store.scope(scope).await? {
             ScopeRead::NoProduct => Err(Error::ProductNotFound(scope.product.clone())),
             ScopeRead::NoEnvironment => Err(Error::EnvironmentNotFound(scope.clone())),
-            ScopeRead::Found(record) => Ok(record.keys.into_iter().filter(|k| !k.is_withdrawn()).collect()),
+            ScopeRead::Found(record) => Ok(record.keys),
         }
     }
 

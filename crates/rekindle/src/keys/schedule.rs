@@ -113,9 +113,9 @@ impl KeySchedule {
         Plan { signing: signing.map(|at| order[at]), next, published: keys(published), retired: keys(retired) }
     }
 
-    /// The same for keys that are replaced only when somebody asks for it.
+    /// The same for keys that are replaced only when somebody asks for it, and whose tokens may live for any time: none is retired.
     pub fn by_hand(self) -> Self {
-        Self { rotate_every: Seconds(u64::MAX), ..self }
+        Self { rotate_every: Seconds(u64::MAX), retire_after: Seconds(u64::MAX), ..self }
     }
 
     /// A schedule in seconds instead of days, for the tests of what is built on Rekindle: a verifier that caches a JWKS may meet

@@ -12,8 +12,11 @@ pub(super) mod verify;
 
 use rekindle::{
     clock::{Seconds, Timestamp},
-    engine::{Error, Unsigned},
+    definition::OnTheft,
+    engine::{Conduct, Error, Refresh, Unsigned},
     keys::Chain,
+    refresh::RefreshToken,
+    rotation::Position,
     session::Session,
 };
 use serde_json::{Map, Value, json};
@@ -27,6 +30,7 @@ use super::super::{
     handle::{self, Handle},
     keys::{self, Keys},
     lineage::Lineage,
+    origin::Origin,
     path,
     payload::Payload,
     reply::{Reply, object},
@@ -38,7 +42,20 @@ struct Presented {
     chain: Chain,
     claims: Claims,
     handle: Handle,
-    lineage: Lineage,
+    /// Nothing for a token of the core that its session was imported from: only what is kept there tells.
+    lineage: Option<Lineage>,
+}
+
+impl Presented {
+    /// Its lineage, told by its session.
+    fn lineage_in(&self, session: &Session) -> Option<Lineage> {
+        let of = |origin: Origin| Lineage {
+            session: session.id,
+            generation: origin.generation(&self.claims.refresh_hash, self.claims.parent_hash.as_deref()),
+            kid: session.position.kid,
+        };
+        self.lineage.or_else(|| Payload::of(session.claims.to_map()).origin.map(of))
+    }
 }
 
 /// What an access token is to say.
@@ -50,7 +67,7 @@ struct Grant<'a> {
     lineage: Lineage,
     /// Whether its first use has to be told.
     unconfirmed: bool,
-    anti_csrf: bool,
+    anti_csrf: Option<String>,
     issued_at: Timestamp,
     expires_at: Timestamp,
 }
@@ -118,13 +135,45 @@ impl Call {
             return Ok(Err("Access token is not signed by this app, or does not contain all the information"));
         };
         let engine = self.engine();
-        let tag = |kid, message: &[u8]| engine.tag(kid, message);
-        let handle = claims.handle.parse::<Handle>().ok();
-        let presented = handle.and_then(|handle| {
-            let lineage = Lineage::read(handle.id, &claims.refresh_hash, &tag)?;
-            Some(Presented { version: unverified.version, chain, claims, handle, lineage })
-        });
-        Ok(presented.ok_or("Access token is of a session that this server does not know"))
+        let tag = |kid, message: &[u8]| engine.secrets().tag(kid, message);
+        let Ok(handle) = claims.handle.parse::<Handle>() else { return Ok(Err(UNKNOWN_SESSION)) };
+        let lineage = Lineage::read(handle.id, &claims.refresh_hash, &tag);
+        Ok(Ok(Presented { version: unverified.version, chain, claims, handle, lineage }))
+    }
+
+    /// The active session of an access token, and where in it the token belongs.
+    async fn located(&self, presented: &Presented) -> Result<Option<(Session, Lineage)>, Reply> {
+        let Some(session) = self.active(&presented.handle).await? else { return Ok(None) };
+        let Some(lineage) = presented.lineage_in(&session) else { return Ok(None) };
+        let session = match presented.lineage {
+            None => self.brought_to(lineage.generation, session).await?,
+            Some(_) => Some(session),
+        };
+        Ok(session.zip(Some(lineage)))
+    }
+
+    /// An imported session, brought to the generation for which the token in use of its former core stands: the core had handed it out
+    /// and not seen it used. Nothing for a session that ended meanwhile.
+    async fn brought_to(&self, generation: u32, session: Session) -> Result<Option<Session>, Reply> {
+        if session.position.generation >= generation {
+            return Ok(Some(session));
+        }
+        let engine = self.engine();
+        let token = self.issue(&session, session.position.generation)?;
+        let request = Refresh { refresh_token: token.expose(), tag: Some(application::tag()), proof: None };
+        let conduct = Conduct { reuse_leeway: Seconds(0), on_theft: OnTheft::ReportOnly };
+        match engine.refresh_unsigned(&session.scope, request, conduct, &self.ctx).await? {
+            Ok(moved) => Ok(Some(moved.session)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Our refresh token of a session at a generation.
+    fn issue(&self, session: &Session, generation: u32) -> Result<RefreshToken, Reply> {
+        let (engine, kid) = (self.engine(), session.position.kid);
+        let issued = engine.secrets().issue(session.id, &Position { generation, ..session.position });
+        let no_secret = || Error::Key(format!("the master secret with key id {kid} is not configured"));
+        Ok(issued.ok_or_else(no_secret)?)
     }
 
     /// Whether a request's anti-CSRF token is the one that it must be.
@@ -136,7 +185,7 @@ impl Call {
     /// Signs an access token, and says what a client has to know of it.
     fn grant(&self, keys: &Keys, grant: &Grant<'_>) -> Result<Value, Reply> {
         let engine = self.engine();
-        let tag = |kid, message: &[u8]| engine.tag(kid, message);
+        let tag = |kid, message: &[u8]| engine.secrets().tag(kid, message);
         let no_secret = || Error::Key(format!("the master secret with key id {} is not configured", grant.lineage.kid));
         let user_id = grant.session.user_id.to_string();
         let claims = Claims {
@@ -149,7 +198,7 @@ impl Call {
                 Some(parent) => Some(parent.refresh_hash(&tag).ok_or_else(no_secret)?),
                 None => None,
             },
-            anti_csrf: if grant.anti_csrf { Some(grant.lineage.anti_csrf(&tag).ok_or_else(no_secret)?) } else { None },
+            anti_csrf: grant.anti_csrf.clone(),
             user_data: grant.user_data.clone(),
             issued_at: grant.issued_at,
             expires_at: grant.expires_at,
@@ -224,6 +273,8 @@ impl Call {
         let (engine, session) = (self.engine(), &issued.session);
         let now = engine.now();
         let lineage = Lineage::of(session.id, &session.position);
+        let tag = |kid, message: &[u8]| engine.secrets().tag(kid, message);
+        let anti_csrf = if anti_csrf { lineage.anti_csrf(&tag) } else { None };
         let access_token = self.grant(
             keys,
             &Grant {
@@ -233,7 +284,7 @@ impl Call {
                 user_data: &payload.user_data,
                 lineage,
                 unconfirmed: self.cdi < Cdi::V5_6,
-                anti_csrf,
+                anti_csrf: anti_csrf.clone(),
                 issued_at: now,
                 expires_at: self.access_expiry(session, now, shorter),
             },
@@ -244,7 +295,6 @@ impl Call {
         engine.rng().fill(&mut id);
         let id = uuid::Builder::from_random_bytes(id).into_uuid().to_string();
         let has_id_refresh = self.cdi < Cdi::V2_21;
-        let tag = |kid, message: &[u8]| engine.tag(kid, message);
         Ok(object([
             ("session", self.session(&Handle::of(session), session.user_id.as_str(), &payload.user_data)),
             ("accessToken", access_token),
@@ -253,7 +303,7 @@ impl Call {
                 "idRefreshToken",
                 if has_id_refresh { self.token(Cookie::IdRefresh, &id, created, expiry) } else { Value::Null },
             ),
-            ("antiCsrfToken", if anti_csrf { json!(lineage.anti_csrf(&tag)) } else { Value::Null }),
+            ("antiCsrfToken", anti_csrf.into()),
         ]))
     }
 
@@ -287,3 +337,4 @@ fn check_payload(version: Version, user_data: &Map<String, Value>) -> Result<(),
 }
 
 const NO_SESSION: &str = "Session does not exist.";
+const UNKNOWN_SESSION: &str = "Access token is of a session that this server does not know";

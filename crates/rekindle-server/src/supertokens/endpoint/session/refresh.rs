@@ -5,8 +5,9 @@ use rekindle::{
     definition::OnTheft,
     engine::{Conduct, Error, Issued, Refresh, Replace, TokenRefusal},
     keys::Chain,
-    refresh::Presented,
-    session::{Scope, SessionId, UserId},
+    refresh::{Presented, RefreshToken},
+    rotation::Position,
+    session::{Env, Scope, Session, SessionId, UserId},
 };
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use super::super::super::{
     cdi::Cdi,
     handle::{self, Handle},
     lineage::Lineage,
+    origin::{self, Opened},
     payload::Payload,
     reply::{Reply, object},
 };
@@ -28,21 +30,20 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     let chain = chain(call)?;
     let shorter = shorter(call)?;
     let keys = call.keys().await?;
-    let read = handle::split_refresh_token(&token).filter(|(_, tenant)| call.application.has(tenant));
-    let read = read.and_then(|(ours, tenant)| Some((ours, tenant, call.engine().authenticate(ours).ok()?)));
-    let Some((ours, tenant, presented)) = read else {
+    let read = if origin::is_refresh_token(&token) { former(call, &token).await? } else { ours(call, &token) };
+    let Some(Authentic { text, tenant, presented, anti_csrf: expected, behind }) = read else {
         return Ok(Reply::unauthorised("The refresh token is not one of this app, or was damaged"));
     };
-    if anti_csrf && call.cdi >= Cdi::V2_3 {
-        let engine = call.engine();
-        let tag = |kid, message: &[u8]| engine.tag(kid, message);
-        let expected = Lineage::of(presented.session, &presented.position).anti_csrf(&tag);
-        if !call.anti_csrf_matches(expected.as_deref())? {
-            return Ok(Reply::unauthorised("Anti CSRF token missing, or not matching"));
-        }
+    if anti_csrf && call.cdi >= Cdi::V2_3 && !call.anti_csrf_matches(expected.as_deref())? {
+        return Ok(Reply::unauthorised("Anti CSRF token missing, or not matching"));
+    }
+    if let Some(session) = behind
+        && call.brought_to(presented.position.generation, session).await?.is_none()
+    {
+        return Ok(Reply::unauthorised(NOT_THERE));
     }
     let scope = call.application.scope(&tenant);
-    let request = Refresh { refresh_token: ours, tag: Some(application::tag()), proof: None };
+    let request = Refresh { refresh_token: text.expose(), tag: Some(application::tag()), proof: None };
     let outcome = call.engine().refresh_unsigned(&scope, request, conduct(call), &call.ctx).await;
     let moved = outcome.as_ref().map(|outcome| outcome.as_ref().map(|issued| issued.issued));
     count_refresh(call.server.metrics(), moved);
@@ -64,6 +65,41 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
         call.engine().replace(&scope, issued.session.id, with, &call.ctx).await?;
     }
     Ok(ok([call.tokens(&keys, &issued, &payload, anti_csrf, shorter)?]))
+}
+
+/// A refresh token of this app, as one of ours.
+struct Authentic {
+    text: RefreshToken,
+    tenant: Env,
+    presented: Presented,
+    /// The anti-CSRF token that belongs to it.
+    anti_csrf: Option<String>,
+    /// Its session, if that was imported and has yet to be brought to the token's generation.
+    behind: Option<Session>,
+}
+
+/// Reads one of ours.
+fn ours(call: &Call, token: &str) -> Option<Authentic> {
+    let (ours, tenant) = handle::split_refresh_token(token).filter(|(_, tenant)| call.application.has(tenant))?;
+    let secrets = call.engine().secrets();
+    let presented = secrets.authenticate(ours).ok()?;
+    let tag = |kid, message: &[u8]| secrets.tag(kid, message);
+    let anti_csrf = Lineage::of(presented.session, &presented.position).anti_csrf(&tag);
+    let text = secrets.issue(presented.session, &presented.position)?;
+    Some(Authentic { text, tenant, presented, anti_csrf, behind: None })
+}
+
+/// Reads one of the core that the app was imported from.
+async fn former(call: &Call, token: &str) -> Result<Option<Authentic>, Reply> {
+    let opened = call.application.refresh_key(call.engine()).and_then(|key| key.open(token));
+    let Some(Opened { handle, hash, parent_hash, anti_csrf }) = opened else { return Ok(None) };
+    let Some(session) = call.active(&handle).await? else { return Err(Reply::unauthorised(NOT_THERE)) };
+    let Some(origin) = Payload::of(session.claims.to_map()).origin else { return Ok(None) };
+    let generation = origin.generation(&hash, parent_hash.as_deref());
+    let text = call.issue(&session, generation)?;
+    let presented = Presented { session: session.id, position: Position { generation, ..session.position } };
+    let tenant = handle.tenant;
+    Ok(Some(Authentic { text, tenant, presented, anti_csrf, behind: Some(session) }))
 }
 
 /// Which keys sign from now on; as before, where the client does not say.
@@ -96,7 +132,7 @@ async fn refused(call: &Call, scope: &Scope, presented: &Presented, refusal: Tok
         TokenRefusal::Malformed | TokenRefusal::ScopeMismatch | TokenRefusal::AccessExpired => {
             "The refresh token is not one of this app, or was damaged"
         }
-        TokenRefusal::Expired(_) | TokenRefusal::Revoked(_) => "Session missing in db or has expired",
+        TokenRefusal::Expired(_) | TokenRefusal::Revoked(_) => NOT_THERE,
         TokenRefusal::ProofRequired(_) | TokenRefusal::Superseded(_) => "The session's client has to send a proof",
     };
     Ok(Reply::unauthorised(message))
@@ -127,3 +163,5 @@ async fn theft(
     let members = [("session", session.into()), ("recentTokenReuseSubtype", subtype)];
     Ok(Reply::status("TOKEN_THEFT_DETECTED", members))
 }
+
+const NOT_THERE: &str = "Session missing in db or has expired";

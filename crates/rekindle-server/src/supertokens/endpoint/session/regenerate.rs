@@ -21,7 +21,9 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     if let Some(user_data) = &user_data {
         check_payload(presented.version, user_data)?;
     }
-    let Some(mut session) = call.active(&presented.handle).await? else { return Ok(Reply::unauthorised(NO_SESSION)) };
+    let Some((mut session, lineage)) = call.located(&presented).await? else {
+        return Ok(Reply::unauthorised(NO_SESSION));
+    };
     let mut payload = Payload::of(session.claims.to_map());
     if let Some(user_data) = user_data {
         payload.user_data = user_data;
@@ -41,9 +43,9 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
             chain: presented.chain,
             session: &session,
             user_data: &payload.user_data,
-            lineage: presented.lineage,
+            lineage,
             unconfirmed: claims.parent_hash.is_some(),
-            anti_csrf: claims.anti_csrf.is_some(),
+            anti_csrf: claims.anti_csrf.clone(),
             issued_at: now,
             expires_at: claims.expires_at,
         },

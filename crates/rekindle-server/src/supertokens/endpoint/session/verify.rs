@@ -10,6 +10,7 @@ use super::super::super::{
     Call,
     cdi::Cdi,
     keys::Keys,
+    lineage::Lineage,
     payload::Payload,
     reply::{Reply, object},
 };
@@ -38,15 +39,15 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     if claims.parent_hash.is_none() && !check_database {
         return answer_with(call, &keys, &presented, &claims.user_data, Map::new());
     }
-    let Some(session) = call.active(&presented.handle).await? else {
+    let Some((session, lineage)) = call.located(&presented).await? else {
         return Ok(Reply::unauthorised("Either the session has ended or has been blacklisted"));
     };
     let news = match claims.parent_hash {
         None => None,
-        Some(_) => news(presented.lineage.generation, session.position.generation, session.confirmed),
+        Some(_) => news(lineage.generation, session.position.generation, session.confirmed),
     };
     if news == Some(News::Confirm) {
-        let seen = vec![(session.id, presented.lineage.generation)];
+        let seen = vec![(session.id, lineage.generation)];
         call.engine().confirm(&session.scope, seen).await?;
     }
     let payload = Payload::of(session.claims.to_map());
@@ -58,7 +59,7 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     if news.is_none() && !changed {
         return answer_with(call, &keys, &presented, &claims.user_data, Map::new());
     }
-    let token = again(call, &keys, &presented, &session, &payload.user_data, news.is_none())?;
+    let token = again(call, &keys, &presented, (&session, lineage), &payload.user_data, news.is_none())?;
     answer_with(call, &keys, &presented, &payload.user_data, object([("accessToken", token)]))
 }
 
@@ -88,7 +89,7 @@ fn again(
     call: &Call,
     keys: &Keys,
     presented: &Presented,
-    session: &Session,
+    (session, lineage): (&Session, Lineage),
     user_data: &Map<String, Value>,
     unconfirmed: bool,
 ) -> Result<Value, Reply> {
@@ -100,9 +101,9 @@ fn again(
             chain: presented.chain,
             session,
             user_data,
-            lineage: presented.lineage,
+            lineage,
             unconfirmed: unconfirmed && presented.claims.parent_hash.is_some(),
-            anti_csrf: presented.claims.anti_csrf.is_some(),
+            anti_csrf: presented.claims.anti_csrf.clone(),
             issued_at: now,
             expires_at: call.access_expiry(session, now, None),
         },
