@@ -28,6 +28,7 @@ struct State {
     engine: Engine,
     api_keys: ApiKeys,
     rate_limit: Arc<RateLimit<String>>,
+    prepared: supertokens::Prepared,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
     openapi: Bytes,
@@ -46,6 +47,7 @@ impl App {
             engine,
             api_keys: ApiKeys::default(),
             rate_limit: Arc::new(RateLimit::new(&config.limits)),
+            prepared: supertokens::Prepared::default(),
             config,
             metrics,
             lifecycle: Lifecycle::default(),
@@ -97,6 +99,11 @@ impl App {
     /// How much an API key may ask for, by its id.
     pub fn rate_limit(&self) -> &RateLimit<String> {
         &self.0.rate_limit
+    }
+
+    /// The apps of the SuperTokens face whose definitions have this server's settings.
+    pub(crate) fn prepared(&self) -> &supertokens::Prepared {
+        &self.0.prepared
     }
 
     /// Everything that is counted.

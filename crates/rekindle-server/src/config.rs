@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Overrides, Problem, Problems};
-pub use supertokens::{SameSite, SuperTokens, Translated};
+pub use supertokens::{RecentTokenReuse, SameSite, SuperTokens, Translated};
 pub use value::{AudienceTemplate, HttpUrl, Network, Secret, Span, StoreUrl, Whole};
 
 /// The whole configuration of a server. Unknown keys are errors.

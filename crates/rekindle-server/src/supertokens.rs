@@ -43,6 +43,7 @@ use input::Input;
 use path::{Family, Resource, Route, Target};
 use reply::Reply;
 
+pub(crate) use application::Prepared;
 pub(crate) use settings::api_keys;
 
 /// The paths of the face, for labels.

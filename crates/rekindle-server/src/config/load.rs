@@ -237,7 +237,8 @@ fn deserialize(mut table: toml::Table) -> (Config, Vec<Problem>) {
         if let Some(Segment::Seq { .. }) = path.last() {
             *taken.entry(parent).or_default() += 1;
         }
-        let secret = key.contains("secret") || key == "store" || key.ends_with("url");
+        let secret =
+            ["secret", "api_key"].iter().any(|word| key.contains(word)) || key == "store" || key.ends_with("url");
         let shown = (!secret && !value.is_table() && !value.is_array()).then(|| value.to_string());
         let problem = Problem { key, value: shown, reason };
         if !problems.iter().any(|wrong| problem.misses(wrong)) {

@@ -43,10 +43,10 @@ impl Config {
         if self.test_rotation.is_some() {
             problems.push(Problem::new("", "--test-mode is for development: signing keys are replaced too often"));
         }
-        for key in &self.supertokens.api_keys {
-            if let Err(reason) = crate::supertokens::api_keys(key.expose()) {
-                problems.push(Problem::new("supertokens.api_keys", reason));
-            }
+        let keyless = &self.supertokens.keyless_from;
+        for (at, network) in keyless.iter().enumerate().filter(|(_, network)| network.is_everything()) {
+            let reason = "is the whole internet: name the networks of the backends that send no key";
+            problems.push(Problem::new(format!("supertokens.keyless_from[{at}]"), reason).with(network));
         }
         self.check_secrets(file, &mut problems);
         self.check_store(file, &mut problems);

@@ -3,7 +3,7 @@
 mod yaml;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use yaml::Translated;
 
@@ -18,6 +18,7 @@ pub struct SuperTokens {
     /// What stands before every path of it, like `/auth`.
     pub base_path: String,
     /// The keys of which a caller must send one as `api-key`, beside Rekindle's own; each of at least 20 of A-Z, a-z, 0-9, `=` and `-`.
+    #[serde(deserialize_with = "core_keys")]
     pub api_keys: Vec<Secret>,
     /// From where callers need no key: addresses and networks. Outside of development everybody else needs one.
     #[schemars(with = "Vec<String>")]
@@ -30,6 +31,8 @@ pub struct SuperTokens {
     pub session_lifetime: Span<1, 315_360_000>,
     /// For how long a client from CDI 5.6 on may repeat a refresh whose answer was lost.
     pub refresh_token_rotation_grace_period: Span<0, 300>,
+    /// What clients from CDI 5.6 on are told when the last refresh token comes back after that time.
+    pub recent_token_reuse_behaviour: RecentTokenReuse,
     /// Whether clients up to CDI 2.20 have each access token looked up.
     pub access_token_blacklisting: bool,
     /// Whether clients up to CDI 2.20 get access tokens of keys that are replaced.
@@ -64,6 +67,7 @@ impl Default for SuperTokens {
             refresh_token_validity: Span::secs(100 * 86_400),
             session_lifetime: Span::secs(365 * 86_400),
             refresh_token_rotation_grace_period: Span::secs(30),
+            recent_token_reuse_behaviour: RecentTokenReuse::TokenTheft,
             access_token_blacklisting: false,
             access_token_signing_key_dynamic: true,
             enable_anti_csrf: None,
@@ -75,6 +79,28 @@ impl Default for SuperTokens {
             session_expired_status_code: Whole::new(401),
         }
     }
+}
+
+/// The status word for a refresh token that was replaced a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "the names that SuperTokens' users have")]
+pub enum RecentTokenReuse {
+    TokenTheft,
+    Unauthorised,
+}
+
+/// Keys, each of which is one that could be sent.
+fn core_keys<'de, D: Deserializer<'de>>(keys: D) -> Result<Vec<Secret>, D::Error> {
+    let keys = Vec::<Secret>::deserialize(keys)?;
+    for key in &keys {
+        match crate::supertokens::api_keys(key.expose()) {
+            Ok(parts) if parts == [key.expose()] => {}
+            Ok(_) => return Err(de::Error::custom("each element must be one key of at least 20 characters")),
+            Err(reason) => return Err(de::Error::custom(reason)),
+        }
+    }
+    Ok(keys)
 }
 
 /// Which requests of other sites carry a cookie.

@@ -1,6 +1,9 @@
 //! Apps: products of ours, with what SuperTokens configures per app in the definition `supertokens`.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rekindle::{
@@ -18,7 +21,7 @@ use super::{
     path::{self, AppId},
     settings::Settings,
 };
-use crate::config::SuperTokens;
+use crate::{app::App, config::SuperTokens};
 
 /// An app as it is now.
 #[derive(Debug, Clone)]
@@ -124,19 +127,26 @@ impl Application {
 
     /// Makes sure that sessions can be started: the app `public` is made when it is first used, and changed settings of the
     /// server reach its definition.
-    pub(super) async fn prepare(&mut self, engine: &Engine, server: &SuperTokens, ctx: &Context) -> Result<(), Error> {
+    pub(super) async fn prepare(&mut self, server: &App, ctx: &Context) -> Result<(), Error> {
+        let (engine, config) = (server.engine(), &server.config().supertokens);
+        let Some(definition) = &self.definition else {
+            return self.write(engine, config, self.metadata().clone(), ctx).await;
+        };
         let rewrapped = self.rewrapped(engine);
-        if rewrapped.is_none() && self.definition.as_ref().is_some_and(|definition| self.settings.fit(definition)) {
+        if (rewrapped.is_none() && self.settings.fit(definition)) || !server.prepared().is_first(&self.id) {
             return Ok(());
         }
         let metadata = rewrapped.unwrap_or_else(|| self.metadata().clone());
-        match self.write(engine, server, metadata, ctx).await {
-            // Another server did the same at this moment.
-            Err(Error::Conflict(_)) => {
-                self.definition = Some(engine.definition(&self.id.product(), &tag()).await?.definition);
+        match self.write(engine, config, metadata, ctx).await {
+            Err(Error::Invalid { field, problem }) => {
+                tracing::warn!(field, problem, "the lifetimes of app `{}` stay as they were", self.id);
                 Ok(())
             }
-            written => written,
+            Err(error) => {
+                server.prepared().again(&self.id);
+                Err(error)
+            }
+            done => done,
         }
     }
 
@@ -181,12 +191,15 @@ impl Application {
         ctx: &Context,
     ) -> Result<bool, Error> {
         let created = !self.has(tenant);
+        if created && engine.environment(&self.id.product(), tenant).await.is_ok() {
+            return Err(Error::Conflict(format!("there is an environment `{tenant}` already, and it is not a tenant")));
+        }
         let mut metadata = self.metadata().clone();
         let tenants = metadata.entry(TENANTS).or_insert_with(|| json!({}));
         rekindle::merge_patch(tenants, &json!({ tenant.as_str(): config }));
         self.write(engine, server, metadata, ctx).await?;
         let environment = Environment { slug: tenant.clone(), name: tenant.to_string(), active: true };
-        existing(engine.create_environment(&self.id.product(), environment, ctx).await)?;
+        made_now(engine.create_environment(&self.id.product(), environment, ctx).await)?;
         Ok(created)
     }
 
@@ -234,7 +247,7 @@ impl Application {
         self.definition.as_ref().map_or(&EMPTY, |definition| &definition.metadata)
     }
 
-    /// Writes the definition, and makes product and environment where they are not there.
+    /// Writes what of the definition differs from what is known of it, and makes all that is not there.
     async fn write(
         &mut self,
         engine: &Engine,
@@ -242,26 +255,66 @@ impl Application {
         metadata: Map<String, Value>,
         ctx: &Context,
     ) -> Result<(), Error> {
-        let settings = Settings::of(server, &metadata);
-        let product = self.id.product();
-        let mut wanted = settings.lifetimes();
-        match &self.definition {
-            Some(definition) => {
-                // A patch merges; what was taken out of the metadata must go.
-                wanted["metadata"] = replacing(&definition.metadata, &metadata);
-                engine.patch_definition(&product, &tag(), &wanted, ctx).await?.map_err(invalid)?;
-            }
-            None => {
-                let name = self.id.to_string();
-                existing(engine.create_product(Product { tag: product.clone(), name }, ctx).await)?;
-                let public = Environment { slug: path::public(), name: "Public".into(), active: true };
-                existing(engine.create_environment(&product, public, ctx).await)?;
-                existing(engine.create_definition(&product, new_definition(&settings, &metadata)?, ctx).await)?;
+        let (product, settings) = (self.id.product(), Settings::of(server, &metadata));
+        let created = self.definition.is_none() && self.create(engine, &settings, &metadata, ctx).await?;
+        if !created {
+            let mut patch = settings.lifetimes();
+            patch["metadata"] = difference(self.metadata(), &metadata);
+            let mut tries = TRIES;
+            // What it says of other members is nothing: whoever writes at the same time loses nothing.
+            while let Err(error) =
+                engine.patch_definition(&product, &tag(), &patch, ctx).await.and_then(|valid| valid.map_err(invalid))
+            {
+                tries -= 1;
+                if tries == 0 || !matches!(error, Error::Conflict(_)) {
+                    return Err(error);
+                }
             }
         }
-        self.settings = settings;
-        self.definition = Some(engine.definition(&product, &tag()).await?.definition);
+        let definition = engine.definition(&product, &tag()).await?.definition;
+        self.settings = Settings::of(server, &definition.metadata);
+        self.definition = Some(definition);
         Ok(())
+    }
+
+    /// Makes product, environment and definition; whether it made the definition. Otherwise another server was faster.
+    async fn create(
+        &self,
+        engine: &Engine,
+        settings: &Settings,
+        metadata: &Map<String, Value>,
+        ctx: &Context,
+    ) -> Result<bool, Error> {
+        let product = self.id.product();
+        let made = engine.create_product(Product { tag: product.clone(), name: self.id.to_string() }, ctx).await;
+        if !made_now(made)? && self.id != AppId::public() {
+            let there = engine.product(&product).await?;
+            let ours = |(_, definition): &(u32, Definition)| definition.tag == tag();
+            if !there.definitions.iter().all(ours) || there.environments.iter().any(|e| e.slug != path::public()) {
+                return Err(Error::Conflict(format!("there is a product `{product}` already, and it is not an app")));
+            }
+        }
+        let public = Environment { slug: path::public(), name: "Public".into(), active: true };
+        made_now(engine.create_environment(&product, public, ctx).await)?;
+        made_now(engine.create_definition(&product, new_definition(settings, metadata)?, ctx).await)
+    }
+}
+
+/// How often what was changed meanwhile is changed again.
+const TRIES: u32 = 8;
+
+/// The apps whose definitions this server has brought to its settings: each once, or servers with different settings would undo each
+/// other's for ever.
+#[derive(Default)]
+pub(crate) struct Prepared(Mutex<HashSet<AppId>>);
+
+impl Prepared {
+    fn is_first(&self, id: &AppId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
+    }
+
+    fn again(&self, id: &AppId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 }
 
@@ -277,28 +330,28 @@ fn new_definition(settings: &Settings, metadata: &Map<String, Value>) -> Result<
 }
 
 fn invalid(problems: DefinitionProblems) -> Error {
-    Error::Conflict(problems.to_string())
+    Error::Invalid { field: "coreConfig", problem: problems.to_string() }
 }
 
-/// What another server made a moment ago is there, too.
-fn existing(made: Result<(), Error>) -> Result<(), Error> {
+/// Whether something was made now; what another server made a moment ago is there, too.
+fn made_now(made: Result<(), Error>) -> Result<bool, Error> {
     match made {
-        Err(Error::Conflict(_)) => Ok(()),
-        made => made,
+        Err(Error::Conflict(_)) => Ok(false),
+        made => made.map(|()| true),
     }
 }
 
-/// The merge patch that makes `new` of `old`.
-fn replacing(old: &Map<String, Value>, new: &Map<String, Value>) -> Value {
+/// The merge patch that makes `new` of `old`, and says nothing of what is the same in both.
+fn difference(old: &Map<String, Value>, new: &Map<String, Value>) -> Value {
     let gone = old.keys().filter(|name| !new.contains_key(*name)).map(|name| (name.clone(), Value::Null));
-    let kept = new.iter().map(|(name, value)| {
+    let other = new.iter().filter(|(name, value)| old.get(*name) != Some(value)).map(|(name, value)| {
         let value = match (old.get(name), value) {
-            (Some(Value::Object(old)), Value::Object(new)) => replacing(old, new),
+            (Some(Value::Object(old)), Value::Object(new)) => difference(old, new),
             _ => value.clone(),
         };
         (name.clone(), value)
     });
-    Value::Object(gone.chain(kept).collect())
+    Value::Object(gone.chain(other).collect())
 }
 
 #[cfg(test)]
@@ -310,8 +363,11 @@ mod tests {
     fn a_patch_replaces_nested_members_too() {
         let (old, new) = (json!({ "a": { "x": 1, "y": { "z": 1 } }, "b": 1 }), json!({ "a": { "y": {} }, "c": [1] }));
         let mut patched = old.clone();
-        rekindle::merge_patch(&mut patched, &replacing(old.as_object().unwrap(), new.as_object().unwrap()));
+        let patch = difference(old.as_object().unwrap(), new.as_object().unwrap());
+        rekindle::merge_patch(&mut patched, &patch);
         assert_eq!(patched, new);
+        assert_eq!(patch, json!({ "a": { "x": null, "y": { "z": null } }, "b": null, "c": [1] }));
+        assert_eq!(difference(new.as_object().unwrap(), new.as_object().unwrap()), json!({}));
     }
 
     #[test]

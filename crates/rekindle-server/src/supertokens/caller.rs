@@ -1,10 +1,15 @@
 //! Who may call: SuperTokens' own API keys, Rekindle's, or none where none is asked for.
 
-use axum::http::{HeaderMap, StatusCode, header, request::Parts};
+use axum::http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use rekindle::store::{ApiKey, Permission};
 use subtle::ConstantTimeEq;
 
-use super::{application::Application, is_public, path::Route, reply::Reply};
+use super::{
+    application::Application,
+    is_public,
+    path::{Resource, Route},
+    reply::Reply,
+};
 use crate::{app::App, auth::ApiKeys, edge::RequestContext, problem::Code};
 
 /// Refuses a caller without the key that it needs; who it is, for events.
@@ -27,11 +32,21 @@ pub(super) async fn check(
     }
     if let Some(secret) = given.filter(|secret| secret.starts_with("rkk_")) {
         match ApiKeys::find(server, secret).await {
-            Ok(key) if key.may(Permission::Sessions) => {
-                return match server.rate_limit().check(&key.id) {
-                    Ok(_) => Ok(Some(key.id.clone())),
-                    Err(_) => Err(Reply::text(StatusCode::TOO_MANY_REQUESTS, "too many requests with this API key")),
-                };
+            Ok(key) => {
+                match server.rate_limit().check(&key.id) {
+                    Ok(allowance) => context.note_allowance(allowance),
+                    Err(_) => {
+                        context.note_exhausted();
+                        let line = "too many requests with this API key";
+                        return Err(Reply::text(StatusCode::TOO_MANY_REQUESTS, line));
+                    }
+                }
+                let needed = permission(route.resource, &parts.method);
+                if !key.may(needed) {
+                    let line = format!("this API key lacks the scope `{}`", needed.as_str());
+                    return Err(Reply::text(StatusCode::FORBIDDEN, line));
+                }
+                return Ok(Some(key.id.clone()));
             }
             Err(problem) if problem.code() == Code::Unavailable => {
                 return Err(Reply::text(StatusCode::SERVICE_UNAVAILABLE, "the store cannot be reached"));
@@ -42,7 +57,24 @@ pub(super) async fn check(
     if needs_key(!keys.is_empty(), server.config().development, exempt) {
         return Err(Reply::text(StatusCode::UNAUTHORIZED, "Invalid API key"));
     }
+    if is_of_a_page(&parts.headers) {
+        return Err(Reply::text(StatusCode::FORBIDDEN, "web pages cannot call this server without an API key"));
+    }
     Ok(None)
+}
+
+/// What one of Rekindle's own keys must allow: the same as where API v1 does it.
+fn permission(resource: Resource, method: &Method) -> Permission {
+    match resource {
+        Resource::App | Resource::AppRemove | Resource::TenantRemove => Permission::Admin,
+        Resource::Tenant if *method == Method::PUT => Permission::Admin,
+        _ => Permission::Sessions,
+    }
+}
+
+/// Whether a browser sent this for a web page. Backends send none of these headers.
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.get("sec-fetch-site").is_some_and(|site| site != "none")
 }
 
 /// Whether a caller needs a key: where some are configured, and everywhere outside of development, but from exempt networks.

@@ -50,7 +50,7 @@ async fn answered(mut call: Call) -> Result<Reply, Reply> {
         Resource::JwtData if put => session::data::replace_payload(&call).await,
         Resource::Jwt if post => jwt::sign(&mut call).await,
         Resource::Jwks if get => jwt::well_known(&call).await,
-        Resource::RecipeJwks if get => jwt::jwks(&call).await,
+        Resource::RecipeJwks if get => jwt::jwks(&mut call).await,
         Resource::App if put => multitenancy::put_app(&call).await,
         Resource::AppList if get => multitenancy::apps(&call).await,
         Resource::AppRemove if post => multitenancy::remove_app(&call).await,

@@ -2,24 +2,24 @@
 //!
 //! The core's database is only read. Each pass brings over what is new or has changed there, and ends what was ended there, but for
 //! sessions whose clients have come over: it may be repeated, and taken up after an interruption. Sessions and their former tokens
-//! meet again in [`super::origin`].
+//! meet again in `origin`.
 
 mod plan;
 mod source;
 
 use std::collections::{BTreeMap, HashSet};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::StreamExt as _;
 use rekindle::{
     clock::Timestamp,
     definition::Definition,
-    engine::{Engine, Error, Imported},
+    engine::{Error, Imported},
     journal::Context,
     keys::{Adopted, Chain},
     session::{EndReason, Env, Session, SessionId},
-    store::{Held, Record, RecordKey, Section, StoredSession, Transfer},
+    store::{Held, Record, Section, StoredSession},
 };
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;

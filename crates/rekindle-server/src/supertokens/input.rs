@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::reply::Reply;
 
 /// The fields of a request.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Input {
     fields: Map<String, Value>,
     is_query: bool,

@@ -8,8 +8,9 @@ use rekindle::{
     clock::{Seconds, Timestamp},
     engine::{Engine, Error},
     journal::Context,
-    keys::{Chain, Key, KeyError, KeyId, KeyRing, SignerKey, VerifierKey},
+    keys::{Chain, Key, KeyError, KeyId, KeyRing, MAX_KEYS_AGE, SignerKey, VerifierKey},
     session::{InvalidName, Scope},
+    store::StoreError,
 };
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -48,7 +49,6 @@ impl Keys {
 
     /// The key of a chain that signs now, under its `kid`.
     pub(super) fn signer(&self, chain: Chain) -> Result<(String, &SignerKey), Error> {
-        let unusable = |error: KeyError| Error::Key(error.to_string());
         let key = self.ring.signing(chain, self.now).map_err(unusable)?;
         Ok((kid(key, chain), key.signer().map_err(unusable)?))
     }
@@ -64,14 +64,15 @@ impl Keys {
         CHAINS.into_iter().flat_map(|chain| self.newest_first(chain).map(move |key| jwk(key, chain))).collect()
     }
 
-    /// For how many seconds the JWK Set may be cached: until the next key is published.
+    /// For how many seconds the JWK Set may be cached: until the next key is published, and no longer than one that is made by hand can
+    /// wait.
     pub(super) fn max_age(&self) -> u64 {
-        self.ring.next_key_at(Chain::Dynamic, self.now).since(self.now).0.max(1)
+        self.ring.next_key_at(Chain::Dynamic, self.now).since(self.now).0.clamp(1, MAX_KEYS_AGE.0)
     }
 
     /// What clients up to CDI 2.20 verify access tokens with: the key that signs, and until when it does.
     pub(super) fn handshake(&self, chain: Chain) -> Result<(String, Timestamp), Error> {
-        let key = self.ring.signing(chain, self.now).map_err(|error| Error::Key(error.to_string()))?;
+        let key = self.ring.signing(chain, self.now).map_err(unusable)?;
         let verifier = key.verifier().ok_or_else(|| Error::Key("the public key cannot be read".into()))?;
         Ok((public_key(verifier), self.until(chain, key)))
     }
@@ -133,15 +134,22 @@ pub(super) async fn verify(
 pub(super) fn make_ahead(server: App, mut application: Application, ctx: Context) {
     let runtime = Handle::current();
     runtime.clone().spawn_blocking(move || {
-        let (engine, config) = (server.engine(), &server.config().supertokens);
         let made = runtime.block_on(async {
-            application.prepare(engine, config, &ctx).await?;
-            Keys::of(engine, &application.scope(&path::public())).await
+            application.prepare(&server, &ctx).await?;
+            Keys::of(server.engine(), &application.scope(&path::public())).await
         });
         if let Err(error) = made {
             tracing::warn!(%error, "the signing keys of app `{}` could not be made ahead", application.id);
         }
     });
+}
+
+/// A key that another server made is not here yet in a store that lags behind.
+fn unusable(error: KeyError) -> Error {
+    match error {
+        KeyError::Missing(_) => Error::Store(StoreError::Unavailable(error.to_string())),
+        _ => Error::Key(error.to_string()),
+    }
 }
 
 const TEN_YEARS: Seconds = Seconds(10 * 365 * 86_400);

@@ -60,11 +60,13 @@ impl Lineage {
     }
 }
 
-fn hex(bytes: &[u8; 32]) -> String {
+/// 64 lower-case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
+/// Reads what [`hex`] wrote.
+pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 || !digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)) {
         return None;

@@ -16,7 +16,7 @@ pub(super) struct Target {
 }
 
 /// An app's id: `public`, or what follows `appid-`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct AppId(String);
 
 /// From which times of the interface a path is.

@@ -8,7 +8,6 @@ use rekindle::engine::Error;
 use serde_json::{Map, Value};
 
 /// An answer.
-#[derive(Debug)]
 pub(super) enum Reply {
     /// 200, whatever the status word says.
     Json(Map<String, Value>),
@@ -72,7 +71,10 @@ impl IntoResponse for Reply {
                 response
             }
             Self::Text(status, line) => {
-                let mut response = (status, [(header::CONTENT_TYPE, TEXT)], line + "\n").into_response();
+                // SDKs want HTML, and a line may repeat what was sent: nothing in it is carried out.
+                const SANDBOX: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
+                let headers = [(header::CONTENT_TYPE, TEXT), (header::CONTENT_SECURITY_POLICY, SANDBOX)];
+                let mut response = (status, headers, line + "\n").into_response();
                 if status == StatusCode::SERVICE_UNAVAILABLE {
                     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
                 }

@@ -7,6 +7,7 @@ use rekindle::{
 };
 use serde_json::{Map, Value, json};
 
+use super::lineage::{hex, unhex};
 use crate::config::SuperTokens;
 
 /// The settings in force for one app.
@@ -136,7 +137,8 @@ impl Settings {
             "access_token_blacklisting" => self.access_token_blacklisting = flag(name, value)?,
             "access_token_signing_key_dynamic" => self.dynamic_signing_key = flag(name, value)?,
             API_KEYS => {
-                let hashes = value.as_array().and_then(|hashes| hashes.iter().map(unhex).collect());
+                let hashes =
+                    value.as_array().and_then(|hashes| hashes.iter().map(|hash| unhex(hash.as_str()?)).collect());
                 self.api_keys = hashes.ok_or_else(|| format!("'{name}' must be of type string"))?;
             }
             _ => return Err(format!("Invalid config key: {name}")),
@@ -183,17 +185,6 @@ pub(crate) fn api_keys(list: &str) -> Result<Vec<&str>, String> {
         );
     }
     Ok(keys)
-}
-
-fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(value: &Value) -> Option<[u8; 32]> {
-    let digits = value.as_str()?;
-    let bytes: Option<Vec<u8>> =
-        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()).collect();
-    bytes?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod cli;
 mod client;
+mod import;
 mod process;
 mod stores;
 mod webhooks;

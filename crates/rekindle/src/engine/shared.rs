@@ -13,7 +13,8 @@ pub(super) struct Shared<K, V>(Mutex<HashMap<K, Arc<V>>>);
 pub(super) struct Held<'a, K: Hash + Eq, V> {
     all: &'a Shared<K, V>,
     key: K,
-    value: Arc<V>,
+    /// There until the drop.
+    value: Option<Arc<V>>,
 }
 
 impl<K, V> Default for Shared<K, V> {
@@ -26,7 +27,7 @@ impl<K: Hash + Eq + Clone, V> Shared<K, V> {
     /// What the others hold who have this key, or something new.
     pub(super) fn hold(&self, key: K, new: impl FnOnce() -> V) -> Held<'_, K, V> {
         let value = Arc::clone(self.lock().entry(key.clone()).or_insert_with(|| Arc::new(new())));
-        Held { all: self, key, value }
+        Held { all: self, key, value: Some(value) }
     }
 }
 
@@ -39,15 +40,16 @@ impl<K, V> Shared<K, V> {
 impl<K: Hash + Eq, V> Deref for Held<'_, K, V> {
     type Target = V;
     fn deref(&self) -> &V {
-        &self.value
+        self.value.as_ref().expect("only the drop takes it")
     }
 }
 
 impl<K: Hash + Eq, V> Drop for Held<'_, K, V> {
     fn drop(&mut self) {
         let mut all = self.all.lock();
-        // The map's and this one.
-        if Arc::strong_count(&self.value) == 2 {
+        // Under the lock: of two that let go at the same time, the second one sees that it is the last.
+        self.value = None;
+        if all.get(&self.key).is_some_and(|value| Arc::strong_count(value) == 1) {
             all.remove(&self.key);
         }
     }
@@ -69,5 +71,16 @@ mod tests {
         drop((second, other));
         assert!(shared.lock().is_empty());
         assert_eq!(*shared.hold("a", || 5), 5);
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_many_let_go_at_once() {
+        let shared = Shared::<u32, ()>::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|i| drop(shared.hold(i % 2, || ()))));
+            }
+        });
+        assert!(shared.lock().is_empty());
     }
 }

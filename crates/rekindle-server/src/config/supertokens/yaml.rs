@@ -55,6 +55,7 @@ fn meaning(key: &str) -> Meaning {
     match key {
         "access_token_validity" => Meaning::Ours(HERE, "access_token_validity", Kind::Span(1.0)),
         "refresh_token_validity" => Meaning::Ours(HERE, "refresh_token_validity", Kind::Span(60.0)),
+        "recent_token_reuse_behaviour" => Meaning::Ours(HERE, "recent_token_reuse_behaviour", Kind::Text),
         "refresh_token_rotation_grace_period" => {
             Meaning::Ours(HERE, "refresh_token_rotation_grace_period", Kind::Span(1.0))
         }

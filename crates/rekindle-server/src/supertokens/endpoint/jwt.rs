@@ -49,7 +49,6 @@ pub(super) async fn well_known(call: &Call) -> Result<Reply, Reply> {
 }
 
 /// `GET /recipe/jwt/jwks`: the same for older SDKs.
-pub(super) async fn jwks(call: &Call) -> Result<Reply, Reply> {
-    let keys = Keys::of(call.engine(), &call.application.scope(&path::public())).await?;
-    Ok(Reply::ok([("keys", keys.jwks())]))
+pub(super) async fn jwks(call: &mut Call) -> Result<Reply, Reply> {
+    Ok(Reply::ok([("keys", call.keys().await?.jwks())]))
 }

@@ -89,8 +89,7 @@ impl Call {
 
     /// Makes the app ready for sessions.
     async fn prepare(&mut self) -> Result<(), Reply> {
-        let server = self.server.clone();
-        Ok(self.application.prepare(server.engine(), &server.config().supertokens, &self.ctx).await?)
+        Ok(self.application.prepare(&self.server, &self.ctx).await?)
     }
 
     /// Whether access tokens come with an anti-CSRF token: said with each request since CDI 2.6, configured before.
@@ -108,14 +107,8 @@ impl Call {
 
     /// The active session of a handle.
     async fn active(&self, handle: &Handle) -> Result<Option<Session>, Reply> {
-        let found = match self.application.has(&handle.tenant) {
-            false => None,
-            true => match self.engine().active_session(&self.application.scope(&handle.tenant), handle.id).await {
-                Err(Error::ProductNotFound(_) | Error::EnvironmentNotFound(_)) => None,
-                found => found?,
-            },
-        };
-        Ok(found.filter(|session| session.tag == application::tag()))
+        let found = self.engine().active_session(&self.application.scope(&handle.tenant), handle.id).await;
+        Ok(there(found)?.flatten().filter(|session| session.tag == application::tag()))
     }
 
     /// The active session of a handle as it was sent.
@@ -126,9 +119,8 @@ impl Call {
         }
     }
 
-    /// Reads an access token. `Err` in the result says what is wrong with it.
-    async fn presented(&mut self, token: &str) -> Result<Result<Presented, &'static str>, Reply> {
-        self.prepare().await?;
+    /// Reads an access token of an app that is ready. `Err` in the result says what is wrong with it.
+    async fn presented(&self, token: &str) -> Result<Result<Presented, &'static str>, Reply> {
         let Some(unverified) = access::parse(token) else { return Ok(Err("Access token is invalid")) };
         let scope = self.application.scope(&path::public());
         let Some((claims, chain)) = keys::verify(self.engine(), &scope, &unverified).await? else {
@@ -321,6 +313,14 @@ impl Call {
             ("jwtSigningPublicKeyExpiryTime", until.millis().into()),
             ("jwtSigningPublicKeyList", list.into()),
         ]))
+    }
+}
+
+/// What was found in a tenant; nothing if the tenant is not there, or not any more.
+fn there<T>(found: Result<T, Error>) -> Result<Option<T>, Error> {
+    match found {
+        Err(Error::ProductNotFound(_) | Error::EnvironmentNotFound(_)) => Ok(None),
+        found => found.map(Some),
     }
 }
 

@@ -22,7 +22,13 @@ pub(super) fn import(core: &CoreSession) -> Result<(Env, Import), String> {
     let origin =
         Origin::parse(&core.refresh_token_hash_2).ok_or("its `refresh_token_hash_2` is not SHA-256 in hexadecimal")?;
     let chain = if core.use_static_key { Chain::Static } else { Chain::Dynamic };
-    let payload = Payload { user_data: object("jwt_user_payload", &core.payload)?, chain, origin: Some(origin) };
+    let payload = Payload {
+        user_data: object("jwt_user_payload", &core.payload)?,
+        chain,
+        // Each token there says it of itself.
+        anti_csrf: false,
+        origin: Some(origin),
+    };
     let import = Import {
         id: handle.id,
         user_id: core.user_id.parse().map_err(|error| format!("{error}"))?,
@@ -89,4 +95,55 @@ pub(super) fn was_imported(session: &Session) -> bool {
 /// Whether an imported session is as the import left it: nobody has refreshed it here, or written to it.
 pub(super) fn is_untouched(session: &Session) -> bool {
     session.position.generation == Engine::IMPORTED_AT && session.confirmed && session.version == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekindle::clock::Timestamp;
+
+    fn core() -> CoreSession {
+        CoreSession {
+            app: "public".into(),
+            tenant: "public".into(),
+            handle: "5f0c3a3e-2f53-4b0e-9a53-0c3b6a1b2c3d".into(),
+            user_id: "ann".into(),
+            refresh_token_hash_2: "ab".repeat(32),
+            data: r#"{"a":null}"#.into(),
+            payload: r#"{"sub":"x","role":"admin"}"#.into(),
+            expires_at: Timestamp::from_secs(2_000_000_000),
+            created_at: Timestamp::from_secs(1_900_000_000),
+            use_static_key: true,
+        }
+    }
+
+    #[test]
+    fn a_session_keeps_what_it_carries() {
+        let (tenant, planned) = import(&core()).unwrap();
+        assert_eq!((tenant.as_str(), planned.user_id.as_str()), ("public", "ann"));
+        assert_eq!(Value::Object(planned.data), serde_json::json!({ "a": null }));
+        let payload = Payload::of(planned.claims);
+        assert_eq!(Value::Object(payload.user_data), serde_json::json!({ "sub": "x", "role": "admin" }));
+        assert_eq!((payload.chain, payload.origin.unwrap().as_str()), (Chain::Static, "ab".repeat(32).as_str()));
+        let handle = format!("{}_t1", core().handle);
+        let (tenant, _) = import(&CoreSession { tenant: "t1".into(), handle, ..core() }).unwrap();
+        assert_eq!(tenant.as_str(), "t1");
+        assert!(import(&CoreSession { data: String::new(), payload: "null".into(), ..core() }).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_taken_over_is_told() {
+        for (core, said) in [
+            (CoreSession { handle: "x".into(), ..core() }, "handle"),
+            (CoreSession { handle: format!("{}_t1", core().handle), ..core() }, "tenant"),
+            (CoreSession { tenant: "t1".into(), ..core() }, "tenant"),
+            (CoreSession { refresh_token_hash_2: "x".into(), ..core() }, "refresh_token_hash_2"),
+            (CoreSession { data: "[]".into(), ..core() }, "session_data"),
+            (CoreSession { payload: "{".into(), ..core() }, "jwt_user_payload"),
+            (CoreSession { user_id: "u".repeat(257), ..core() }, "user id"),
+        ] {
+            let why = import(&core).unwrap_err();
+            assert!(why.contains(said), "{why}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
         false => call.configured_chain(),
     };
     check_payload(call.cdi.access_token(), &user_data)?;
-    let payload = Payload { user_data, chain, origin: None };
+    let payload = Payload { user_data, chain, anti_csrf, origin: None };
     let keys = call.keys().await?;
     let request =
         StartRequest { claims: payload.claims(), data, ..StartRequest::new(application::tag(), Some(user_id)) };

@@ -3,7 +3,7 @@
 use rekindle::{
     clock::Seconds,
     definition::OnTheft,
-    engine::{Conduct, Error, Issued, Refresh, Replace, TokenRefusal},
+    engine::{Conduct, Error, Patch, Refresh, TokenRefusal},
     keys::Chain,
     refresh::{Presented, RefreshToken},
     rotation::Position,
@@ -20,8 +20,8 @@ use super::super::super::{
     payload::Payload,
     reply::{Reply, object},
 };
-use super::{create::shorter, ok};
-use crate::refusal::count_refresh;
+use super::{create::shorter, ok, there};
+use crate::{config::RecentTokenReuse, refusal::count_refresh};
 
 pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     call.for_the_app()?;
@@ -34,7 +34,7 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     let Some(Authentic { text, tenant, presented, anti_csrf: expected, behind }) = read else {
         return Ok(Reply::unauthorised("The refresh token is not one of this app, or was damaged"));
     };
-    if anti_csrf && call.cdi >= Cdi::V2_3 && !call.anti_csrf_matches(expected.as_deref())? {
+    if anti_csrf && call.cdi >= Cdi::V2_3 && !may_pass(call, &tenant, &presented, expected.as_deref()).await? {
         return Ok(Reply::unauthorised("Anti CSRF token missing, or not matching"));
     }
     if let Some(session) = behind
@@ -47,11 +47,11 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     let outcome = call.engine().refresh_unsigned(&scope, request, conduct(call), &call.ctx).await;
     let moved = outcome.as_ref().map(|outcome| outcome.as_ref().map(|issued| issued.issued));
     count_refresh(call.server.metrics(), moved);
-    let issued = match outcome? {
+    let issued = match there(outcome)?.unwrap_or(Err(TokenRefusal::ScopeMismatch)) {
         Ok(issued) => issued,
         Err(refusal) => return refused(call, &scope, &presented, refusal).await,
     };
-    if call.cdi >= Cdi::V5_6 && issued.issued != Issued::Reissued {
+    if call.cdi >= Cdi::V5_6 && !issued.session.confirmed {
         // Nobody will tell that the child was used: from the grace period on the parent is theft.
         call.engine().confirm(&scope, vec![(issued.session.id, issued.session.position.generation)]).await?;
     }
@@ -59,12 +59,29 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     if call.cdi.access_token().clashes(&payload.user_data) {
         return Ok(Reply::unauthorised("The user payload contains protected field"));
     }
-    if chain.is_some_and(|chain| chain != payload.chain) {
-        payload.chain = chain.unwrap_or(payload.chain);
-        let with = Replace { claims: Some(payload.claims()), data: None };
-        call.engine().replace(&scope, issued.session.id, with, &call.ctx).await?;
+    let before = payload.marks();
+    payload.chain = chain.unwrap_or(payload.chain);
+    payload.anti_csrf = anti_csrf;
+    if payload.marks() != before {
+        let patch = Patch { claims: Some(payload.marks()), ..Patch::default() };
+        match call.engine().patch(&scope, issued.session.id, patch, &call.ctx).await {
+            // A payload without room for it: the next refresh says it again.
+            Ok(_) | Err(Error::DataInvalid(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(ok([call.tokens(&keys, &issued, &payload, anti_csrf, shorter)?]))
+}
+
+/// Whether a request's anti-CSRF token is that of its refresh token. A session whose client was never given one needs none yet: an
+/// application that begins to ask for them logs nobody out.
+async fn may_pass(call: &Call, tenant: &Env, presented: &Presented, expected: Option<&str>) -> Result<bool, Reply> {
+    if call.input.optional_text("antiCsrfToken")?.is_some() {
+        return call.anti_csrf_matches(expected);
+    }
+    let Some(_) = expected else { return Ok(true) };
+    let session = call.active(&Handle { id: presented.session, tenant: tenant.clone() }).await?;
+    Ok(session.is_some_and(|session| !Payload::of(session.claims.to_map()).anti_csrf))
 }
 
 /// A refresh token of this app, as one of ours.
@@ -80,7 +97,7 @@ struct Authentic {
 
 /// Reads one of ours.
 fn ours(call: &Call, token: &str) -> Option<Authentic> {
-    let (ours, tenant) = handle::split_refresh_token(token).filter(|(_, tenant)| call.application.has(tenant))?;
+    let (ours, tenant) = handle::split_refresh_token(token)?;
     let secrets = call.engine().secrets();
     let presented = secrets.authenticate(ours).ok()?;
     let tag = |kid, message: &[u8]| secrets.tag(kid, message);
@@ -159,6 +176,10 @@ async fn theft(
         };
         let is_parent = presented.position.generation.checked_add(1) == Some(present);
         subtype = json!(if is_parent { "RECENT_PREV" } else { "STALE_LINEAGE" });
+        if is_parent && call.config().recent_token_reuse_behaviour == RecentTokenReuse::Unauthorised {
+            let members = [("message", NOT_THERE.into()), ("recentTokenReuseSubtype", subtype)];
+            return Ok(Reply::status("UNAUTHORISED", members));
+        }
     }
     let members = [("session", session.into()), ("recentTokenReuseSubtype", subtype)];
     Ok(Reply::status("TOKEN_THEFT_DETECTED", members))

@@ -1,10 +1,16 @@
 //! `POST session/remove`, and `DELETE session` before: ends sessions.
 
-use rekindle::session::EndReason;
+use rekindle::{
+    engine::{EndAll, Error},
+    session::{EndReason, Env, UserId},
+};
 use serde_json::json;
 
-use super::super::super::{Call, cdi::Cdi, handle::Handle, reply::Reply};
-use super::user::{handles_of, tenants};
+use super::{
+    super::super::{Call, application, cdi::Cdi, handle::Handle, reply::Reply},
+    there,
+    user::{handles_of, tenants},
+};
 
 /// Ends sessions, and says which ones were active until then.
 pub(in super::super) async fn answer(call: &Call) -> Result<Reply, Reply> {
@@ -30,18 +36,36 @@ async fn remove(call: &Call) -> Result<Vec<String>, Reply> {
         }
         (Some(user_id), None, None) => {
             let tenants = tenants(call, "revokeAcrossAllTenants")?;
-            handles_of(call, user_id, tenants).await?
+            return remove_all(call, user_id, &tenants).await;
         }
         _ => return Err(Reply::bad("Invalid JSON input - use one of userId or sessionHandles array")),
     };
     let mut removed = Vec::new();
     for text in handles {
         let Ok(handle) = text.parse::<Handle>() else { continue };
+        let scope = call.application.scope(&handle.tenant);
         // Looked up first: a handle may be of another kind of session, or of none.
-        let Some(session) = call.active(&handle).await? else { continue };
-        if call.engine().end(&session.scope, session.id, EndReason::Revoked, &call.ctx).await? {
+        match there(call.engine().session(&scope, handle.id).await) {
+            Ok(Some(session)) if session.tag == application::tag() => {}
+            Ok(_) | Err(Error::SessionNotFound(_)) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        // Also one that seems to be over: an earlier try may have stopped half-way, or the store have lost its last refresh.
+        if call.engine().end(&scope, handle.id, EndReason::Revoked, &call.ctx).await? {
             removed.push(text);
         }
     }
     Ok(removed)
+}
+
+/// Ends a user's sessions in these tenants.
+async fn remove_all(call: &Call, user_id: &str, tenants: &[Env]) -> Result<Vec<String>, Reply> {
+    let handles = handles_of(call, user_id, tenants).await?;
+    let Ok(user_id) = user_id.parse::<UserId>() else { return Ok(handles) };
+    for tenant in tenants {
+        let which = EndAll { user_id: Some(user_id.clone()), tag: Some(application::tag()), ..EndAll::default() };
+        let scope = call.application.scope(tenant);
+        there(call.engine().revoke_all(&scope, which, EndReason::Revoked, &call.ctx).await)?;
+    }
+    Ok(handles)
 }

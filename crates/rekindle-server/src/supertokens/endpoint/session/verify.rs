@@ -50,6 +50,9 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
         let seen = vec![(session.id, lineage.generation)];
         call.engine().confirm(&session.scope, seen).await?;
     }
+    if call.cdi >= Cdi::V5_6 && session.position.generation.saturating_sub(lineage.generation) > 1 {
+        return Ok(Reply::unauthorised("The access token is of a refresh token that was replaced long ago"));
+    }
     let payload = Payload::of(session.claims.to_map());
     let changed = check_database && payload.user_data != claims.user_data;
     if call.cdi >= Cdi::V5_6 {
