@@ -1,12 +1,13 @@
 //! `rekindle-bench`: what a refresh, a start and a verification cost the server, beside what their parts cost alone.
 //!
 //! `users` carry token chains, `load` drives them, `floors` and `http` measure the parts, `verify` and `instructions` look at the
-//! engine in process, `report` compares. `stores` does the same for each store, on a `database` of its own; `bloat` looks at
+//! engine in process, `report` compares. `face` does the same for what SuperTokens SDKs ask. `stores` does the same for each store, on a `database` of its own; `bloat` looks at
 //! what refreshes leave in PostgreSQL. `seed` fills a store, `server` starts what is measured, `process` asks the operating
 //! system.
 
 mod bloat;
 mod database;
+mod face;
 mod floors;
 mod http;
 mod instructions;
@@ -37,6 +38,8 @@ enum Command {
     All(report::Options),
     /// Measure the server on each store by the number of clients, beside the bare driver, and print tables.
     Stores(stores::Options),
+    /// Measure the SuperTokens face and its floors, and print a table.
+    Supertokens(report::Options),
     /// Measure what refreshes leave behind on PostgreSQL.
     Bloat(bloat::Options),
     /// Count the instructions of a refresh in process, on stores of several sizes (needs valgrind).
@@ -65,6 +68,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::All(options) => report::all(&options),
         Command::Stores(options) => stores::all(&options),
+        Command::Supertokens(options) => face::all(&options),
         Command::Bloat(options) => bloat::bloat(&options),
         Command::Instructions { sessions } => report::instructions(&sessions),
         Command::FloorHttp { listen } => http::serve_floor(listen),

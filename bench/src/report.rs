@@ -1,6 +1,6 @@
 //! The measurements in their order, and the tables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -43,8 +43,37 @@ pub struct Options {
 }
 
 impl Options {
-    fn measure(&self) -> Duration {
+    /// How long each measurement takes.
+    pub fn measure(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    /// How many sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.sessions
+    }
+
+    /// How many connections there are.
+    pub fn clients(&self) -> usize {
+        self.clients
+    }
+
+    /// The server's binary, if it was named.
+    pub fn server(&self) -> Option<&Path> {
+        self.server.as_deref()
+    }
+
+    /// Load on a server.
+    pub fn load<'a>(&self, server: &Server, api_key: &'a str) -> Load<'a> {
+        Load {
+            address: server.address,
+            pid: server.pid(),
+            database: None,
+            api_key,
+            threads: self.threads,
+            warm: Duration::from_secs(2),
+            measure: self.measure(),
+        }
     }
 }
 
@@ -82,14 +111,14 @@ pub fn all(options: &Options) -> Result<()> {
     eprintln!("the floor of HTTP …");
     let http = {
         let floor = server::serve_floor()?;
-        load(options, &floor, &api_key).run(Scenario::HttpFloor, Pace::Closed, &mut clients)?
+        options.load(&floor, &api_key).run(Scenario::HttpFloor, Pace::Closed, &mut clients)?
     };
     eprintln!("  {} µs at {:.0}/s", us(http.cpu_each()), http.rate());
 
-    let (server, metrics) = server::serve(options.server.as_deref(), &dir, "sqlite:")?;
+    let (server, metrics) = server::serve(options.server(), &dir, "sqlite:")?;
     thread::sleep(Duration::from_secs(2));
     let (idle, _) = resident_kib(server.pid())?;
-    let load = load(options, &server, &api_key);
+    let load = options.load(&server, &api_key);
     let mut lines = Vec::new();
     let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     for (scenario, name) in SCENARIOS.into_iter().filter(|(_, name)| wanted(name)) {
@@ -211,21 +240,9 @@ impl Floors {
             Scenario::VerifyOnline => (store.read, Some(1.2)),
             Scenario::VerifyOffline => (Duration::ZERO, None),
             Scenario::Forged => (Duration::ZERO, Some(1.15)),
-            Scenario::HttpFloor | Scenario::Chain | Scenario::Revoke => return None,
+            Scenario::HttpFloor | Scenario::Chain | Scenario::Revoke | Scenario::Face(_) => return None,
         };
         Some((*http + store + crypto.of(scenario), target))
-    }
-}
-
-fn load<'a>(options: &Options, server: &Server, api_key: &'a str) -> Load<'a> {
-    Load {
-        address: server.address,
-        pid: server.pid(),
-        database: None,
-        api_key,
-        threads: options.threads,
-        warm: Duration::from_secs(2),
-        measure: options.measure(),
     }
 }
 

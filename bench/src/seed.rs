@@ -101,7 +101,7 @@ pub async fn load(engine: &Engine, sessions: usize, users: usize) -> Result<(Vec
     // Longer than any run, so that no known token expires under the measurement.
     let patch = json!({ "access_token": { "lifetime": 7200 } });
     engine.patch_definition(&tag(), &tag(), &patch, &ctx).await?.ok().context("the definition was refused")?;
-    let key = engine.create_api_key("bench".into(), vec![Permission::Sessions, Permission::Metrics], &ctx).await?;
+    let key = api_key(engine).await?;
     make_signing_key(engine).await?;
     let every = sessions.checked_div(users).unwrap_or(1).max(1);
     let mut tasks = JoinSet::new();
@@ -127,7 +127,14 @@ pub async fn load(engine: &Engine, sessions: usize, users: usize) -> Result<(Vec
     while let Some(started) = tasks.join_next().await {
         all.extend(started??);
     }
-    Ok((all, key.secret.expose().to_owned()))
+    Ok((all, key))
+}
+
+/// Makes an API key for the load.
+pub async fn api_key(engine: &Engine) -> Result<String> {
+    let permissions = vec![Permission::Sessions, Permission::Metrics];
+    let key = engine.create_api_key("bench".into(), permissions, &Context::default()).await?;
+    Ok(key.secret.expose().to_owned())
 }
 
 /// Starts one session, because a scope's first start makes its signing key: many first ones at once would all make one, and

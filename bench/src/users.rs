@@ -1,13 +1,13 @@
 //! Virtual users: each carries its own chain of tokens, as a client would.
 
 use anyhow::{Context, Result};
-use axum::body::Bytes;
 use axum::http::StatusCode;
 use rekindle::engine::Tokens;
 use rekindle::refresh::{Commitment, Opening};
 use rekindle::rng::{Rng, SystemRng};
 use rekindle::session::SessionId;
 
+use crate::face::{Face, FaceUser};
 use crate::http::{Connection, FLOOR};
 
 const SESSIONS: &str = "/v1/default/dev/sessions";
@@ -37,6 +37,8 @@ pub enum Scenario {
     Forged,
     /// Whole lives: a start, then five times a refresh and three or two verifications.
     Chain,
+    /// As a SuperTokens SDK asks.
+    Face(Face),
     /// Sign out; another session each time, for as long as there are any that were started or are not committed.
     Revoke,
 }
@@ -140,6 +142,8 @@ pub struct Client {
     bearer: Vec<User>,
     /// Those of [`Scenario::Start`].
     started: Vec<User>,
+    /// Those of [`Scenario::Face`].
+    face: Vec<FaceUser>,
     /// The one whose life is under way in [`Scenario::Chain`].
     living: Option<User>,
     steps: usize,
@@ -147,18 +151,32 @@ pub struct Client {
 }
 
 impl Client {
-    /// Shares users among `count` clients. No two neighbours in time go to one client in their order.
-    pub fn share(users: Vec<User>, count: usize) -> Vec<Self> {
-        let client = |number| Self {
+    /// Without users.
+    fn new(number: usize) -> Self {
+        Self {
             number,
             committed: Vec::new(),
             bearer: Vec::new(),
             started: Vec::new(),
+            face: Vec::new(),
             living: None,
             steps: 0,
             rng: SystemRng::default(),
-        };
-        let mut clients: Vec<_> = (0..count).map(client).collect();
+        }
+    }
+
+    /// Shares users of the face among `count` clients.
+    pub fn of_face(users: Vec<FaceUser>, count: usize) -> Vec<Self> {
+        let mut clients: Vec<_> = (0..count).map(Self::new).collect();
+        for (i, user) in spread(users).enumerate() {
+            clients[i % count].face.push(user);
+        }
+        clients
+    }
+
+    /// Shares users among `count` clients. No two neighbours in time go to one client in their order.
+    pub fn share(users: Vec<User>, count: usize) -> Vec<Self> {
+        let mut clients: Vec<_> = (0..count).map(Self::new).collect();
         let (committed, bearer): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| user.opening.is_some());
         for (i, user) in spread(committed).enumerate() {
             clients[i % count].committed.push(user);
@@ -184,8 +202,12 @@ impl Client {
         let step = self.steps;
         self.steps += 1;
         let turn = |users: &[User]| step % users.len();
+        let filler = || "x".repeat(300);
         let known = |users: &[User]| step % users.len().min(KNOWN);
         match scenario {
+            Scenario::HttpFloor if self.committed.is_empty() => {
+                connection.post(FLOOR, filler(), StatusCode::OK).await.map(drop)
+            }
             Scenario::HttpFloor => {
                 let user = &self.committed[turn(&self.committed)];
                 let body = user.refresh_body(&user.refresh_token, Some(&Opening::draw(&self.rng)));
@@ -219,6 +241,23 @@ impl Client {
                 (at, Some(user)) if at % 3 == 1 => user.refresh(connection, &self.rng).await,
                 (_, Some(user)) => user.verify(connection, true).await,
             },
+            Scenario::Face(Face::Create) => {
+                let user = FaceUser::create(connection, self.number * 1_000_000 + step).await?;
+                self.face.push(user);
+                Ok(())
+            }
+            Scenario::Face(face) => {
+                let turn = step % self.face.len();
+                let user = &mut self.face[turn];
+                if face != Face::VerifyDatabase || !user.can_verify() {
+                    user.refresh(connection).await?;
+                }
+                match face {
+                    Face::RefreshAndVerify => user.verify(connection, false).await,
+                    Face::VerifyDatabase => user.verify(connection, true).await,
+                    _ => Ok(()),
+                }
+            }
             Scenario::Revoke => {
                 let user = self.started.pop().or_else(|| self.bearer.pop()).context("no session is left to revoke")?;
                 user.revoke(connection).await
@@ -233,7 +272,7 @@ impl Client {
 }
 
 /// Users in such an order that no two neighbours in time are neighbours.
-fn spread(users: Vec<User>) -> impl Iterator<Item = User> {
+fn spread<T>(users: Vec<T>) -> impl Iterator<Item = T> {
     // A prime's multiples visit every place once, far from the one before.
     let (mut users, stride): (Vec<_>, _) = (users.into_iter().map(Some).collect(), 7_919);
     (0..users.len()).filter_map(move |i| {
@@ -243,7 +282,7 @@ fn spread(users: Vec<User>) -> impl Iterator<Item = User> {
 }
 
 /// The text of a field of the JSON that the server writes: compact, and without escapes in what is looked for here.
-fn text<'a>(answer: &'a Bytes, field: &str) -> Result<&'a str> {
+pub fn text<'a>(answer: &'a [u8], field: &str) -> Result<&'a str> {
     let answer = std::str::from_utf8(answer)?;
     let marker = format!(r#""{field}":""#);
     let found = answer.find(&marker).and_then(|at| answer[at + marker.len()..].split('"').next());

@@ -4,7 +4,11 @@ use axum::{
     body::Body,
     http::{HeaderName, Request},
 };
-use rekindle::{journal::Context, session::Scope, store::Permission};
+use rekindle::{
+    journal::Context,
+    session::Scope,
+    store::{Environment, Permission, Product},
+};
 use serde_json::{Value, json};
 
 use crate::server::{Answer, Client, Server, payload};
@@ -144,7 +148,112 @@ async fn callers_need_a_key_where_one_is_configured() {
         with_key(&server, "api-key", key.secret.expose()).await
     };
     ours(Permission::Sessions).await.ok();
-    ours(Permission::Metrics).await.line(401, "Invalid API key");
+    ours(Permission::Metrics).await.line(403, "this API key lacks the scope `sessions`");
+    // An empty one is none, wherever it comes from.
+    with_key(&server, "api-key", "").await.line(401, "Invalid API key");
+}
+
+#[tokio::test]
+async fn our_own_keys_need_their_scope_to_make_and_remove_apps_and_tenants() {
+    let server = Server::configured("[supertokens]\napi_keys = ['one-key-of-more-than-20-characters']").await;
+    let key = async |permissions| {
+        let key = server.app.engine().create_api_key("test".into(), permissions, &Context::default()).await.unwrap();
+        key.secret.expose().to_owned()
+    };
+    let (sessions, admin) = (key(vec![Permission::Sessions]).await, key(vec![Permission::Admin]).await);
+    let ask = async |line, body, key: &str| {
+        let mut request = server.cdi("5.4").request(line, body);
+        request.headers_mut().insert("api-key", key.parse().unwrap());
+        server.send(request).await
+    };
+    for (line, body) in [
+        ("PUT /recipe/multitenancy/app/v2", json!({ "appId": "a1" })),
+        ("PUT /recipe/multitenancy/tenant/v2", json!({ "tenantId": "t1" })),
+        ("POST /recipe/multitenancy/tenant/remove", json!({ "tenantId": "t1" })),
+        ("POST /recipe/multitenancy/app/remove", json!({ "appId": "a1" })),
+    ] {
+        ask(line, body.clone(), &sessions).await.line(403, "this API key lacks the scope `admin`");
+        ask(line, body, &admin).await.ok();
+    }
+    ask("GET /recipe/multitenancy/tenant/list/v2", Value::Null, &sessions).await.ok();
+}
+
+#[tokio::test]
+async fn what_api_v1_made_is_neither_taken_nor_removed() {
+    let server = Server::new().await;
+    let engine = server.app.engine();
+    let product = Product { tag: "shop".parse().unwrap(), name: "Shop".into() };
+    engine.create_product(product, &Context::default()).await.unwrap();
+    let live = Environment { slug: "live".parse().unwrap(), name: "Live".into(), active: true };
+    engine.create_environment(&"shop".parse().unwrap(), live, &Context::default()).await.unwrap();
+    let app = json!({ "appId": "shop" });
+    let said = "there is a product `shop` already, and it is not an app";
+    server.anyone().ask("PUT /recipe/multitenancy/app/v2", app.clone()).await.line(400, said);
+    let gone = server.anyone().ask("POST /recipe/multitenancy/app/remove", app).await.ok();
+    assert_eq!(gone["didExist"], false);
+    let said = "there is an environment `dev` already, and it is not a tenant";
+    let dev = json!({ "tenantId": "dev" });
+    server.anyone().ask("PUT /recipe/multitenancy/tenant/v2", dev).await.line(400, said);
+}
+
+#[tokio::test]
+async fn web_pages_cannot_call_where_no_key_is_asked_for() {
+    let server = Server::new().await;
+    for (name, value) in [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+        let answer = with_key(&server, name, value).await;
+        answer.line(403, "web pages cannot call this server without an API key");
+    }
+    with_key(&server, "sec-fetch-site", "none").await.ok();
+    let tenant = json!({ "tenantId": "<script>" });
+    let echoed = server.anyone().ask("PUT /recipe/multitenancy/tenant/v2", tenant).await;
+    assert_eq!(echoed.status, 400);
+    assert_eq!(echoed.headers["content-security-policy"], "default-src 'none'; sandbox");
+}
+
+#[tokio::test]
+async fn servers_with_other_settings_do_not_undo_each_other_s_for_ever() {
+    let server = Server::new().await;
+    let other = server.beside("[supertokens]\nrefresh_token_validity = '10d'");
+    let version = async || {
+        let product = "default".parse().unwrap();
+        server.app.engine().definition(&product, &"supertokens".parse().unwrap()).await.unwrap().version
+    };
+    server.cdi("5.4").create("ann", json!({})).await;
+    let first = version().await;
+    for _ in 0..5 {
+        other.cdi("5.4").create("ann", json!({})).await;
+        server.cdi("5.4").create("ann", json!({})).await;
+        server.pass(5);
+    }
+    assert!(version().await <= first + 2, "each says its own once");
+}
+
+#[tokio::test]
+async fn changes_of_an_app_that_are_made_at_once_are_all_kept() {
+    let server = Server::new().await;
+    put_app(&server, "a1", json!({})).await;
+    let app = server.cdi("5.4").at("/appid-a1");
+    let names = ["t1", "t2", "t3", "t4"];
+    let made = futures_util::future::join_all(names.map(|name| put_tenant(app, name))).await;
+    assert!(made.iter().all(|made| made["createdNew"] == true), "{made:?}");
+    server.pass(5);
+    let tenants = app.get("/recipe/multitenancy/tenant/list/v2").await.ok();
+    assert_eq!(tenants["tenants"].as_array().unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn a_tenant_whose_environment_is_gone_stands_in_nobody_s_way() {
+    let server = Server::new().await;
+    let app = server.cdi("5.4");
+    put_tenant(app, "t1").await;
+    let tokens = app.create("ann", json!({})).await;
+    let scope = Scope { product: "default".parse().unwrap(), env: "t1".parse().unwrap() };
+    server.app.engine().delete_environment(scope, &Context::default()).await.unwrap();
+    let listed = app.get("/recipe/session/user?userId=ann").await.ok();
+    assert_eq!(listed["sessionHandles"], json!([tokens["session"]["handle"]]));
+    let removed = app.post("/session/remove", json!({ "userId": "ann" })).await.ok();
+    assert_eq!(removed["sessionHandlesRevoked"], listed["sessionHandles"]);
+    app.refresh(&tokens).await.word("UNAUTHORISED");
 }
 
 #[tokio::test]

@@ -150,6 +150,62 @@ async fn from_5_6_on_a_refresh_confirms_itself_and_a_parent_is_good_for_the_grac
 }
 
 #[tokio::test]
+async fn from_5_6_on_a_session_s_access_tokens_are_looked_up_by_their_lineage() {
+    let server = Server::new().await;
+    let client = server.cdi("5.6");
+    let check = json!({ "checkDatabase": true });
+    let first = client.create("ann", json!({})).await;
+    let second = client.refresh(&first).await.ok();
+    client.verify_with(&first["accessToken"]["token"], check.clone()).await.ok();
+    client.refresh(&second).await.ok();
+    client.verify_with(&second["accessToken"]["token"], check.clone()).await.ok();
+    client.verify_with(&first["accessToken"]["token"], check).await.word("UNAUTHORISED");
+}
+
+#[tokio::test]
+async fn what_a_recently_replaced_token_is_told_can_be_chosen() {
+    let server = Server::configured("[supertokens]\nrecent_token_reuse_behaviour = 'UNAUTHORISED'").await;
+    let client = server.cdi("5.6");
+    let first = client.create("ann", json!({})).await;
+    client.refresh(&first).await.ok();
+    server.pass(31);
+    let told = client.refresh(&first).await.word("UNAUTHORISED");
+    assert_eq!(told["recentTokenReuseSubtype"], "RECENT_PREV");
+}
+
+#[tokio::test]
+async fn an_application_that_begins_to_ask_for_anti_csrf_tokens_logs_nobody_out() {
+    let server = Server::new().await;
+    let client = server.cdi("5.4");
+    let on = |token: Option<&Value>| json!({ "enableAntiCsrf": true, "antiCsrfToken": token });
+    let before = client.create("ann", json!({})).await;
+    let first = client.refresh_with(&before["refreshToken"]["token"], on(None)).await.ok();
+    client.verify(&first).await.ok();
+    // From here on the client has one, and must send it.
+    client.refresh_with(&first["refreshToken"]["token"], on(None)).await.word("UNAUTHORISED");
+    let given = Some(&first["antiCsrfToken"]);
+    let second = client.refresh_with(&first["refreshToken"]["token"], on(given)).await.ok();
+    // Off, and on again.
+    let third = client.refresh(&second).await.ok();
+    client.refresh_with(&third["refreshToken"]["token"], on(None)).await.ok();
+}
+
+#[tokio::test]
+async fn a_session_that_seems_over_is_ended_all_the_same() {
+    let server = Server::new().await;
+    let client = server.cdi("5.4");
+    let tokens = client.create("ann", json!({})).await;
+    let remove = async || {
+        let body = json!({ "sessionHandles": [tokens["session"]["handle"]] });
+        client.post("/session/remove", body).await.ok()["sessionHandlesRevoked"].clone()
+    };
+    server.pass(101 * 86_400);
+    assert_eq!(remove().await, json!([]), "it was over");
+    let id = tokens["session"]["handle"].as_str().unwrap().parse().unwrap();
+    assert!(server.logged(id), "a store that lost its last refresh would revive it");
+}
+
+#[tokio::test]
 async fn clients_of_two_times_share_a_session() {
     let server = Server::new().await;
     let (old, new) = (server.cdi("2.20"), server.cdi("5.4"));

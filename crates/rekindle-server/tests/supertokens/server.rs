@@ -13,7 +13,8 @@ use rekindle::{
     engine::{Engine, Parts, Settings},
     memory::MemoryStore,
     refresh::SecretRing,
-    revocation_log::NoRevocationLog,
+    revocation_log::{MemoryRevocationLog, RevocationLog as _},
+    session::SessionId,
 };
 use rekindle_server::{
     app::App,
@@ -27,6 +28,7 @@ use tower::ServiceExt;
 pub struct Server {
     pub app: App,
     pub clock: Arc<ManualClock>,
+    log: Arc<MemoryRevocationLog>,
     router: Router,
 }
 
@@ -74,9 +76,10 @@ impl Server {
 
     pub async fn with(config: &str, development: bool) -> Self {
         let clock = Arc::new(ManualClock::at("2026-11-20T10:00:00Z".parse().unwrap()));
+        let log = Arc::new(MemoryRevocationLog::default());
         let engine = Engine::open(Parts {
             store: Arc::new(MemoryStore::new()),
-            revocation_log: Arc::new(NoRevocationLog),
+            revocation_log: log.clone(),
             clock: clock.clone(),
             secrets: SecretRing::parse(&SecretRing::generate(1, &SeededRng::new(6))).unwrap(),
             rng: Arc::new(SeededRng::new(7)),
@@ -87,7 +90,20 @@ impl Server {
         let mut config = Config::from_toml(config, &Overrides::default()).unwrap();
         config.development = development;
         let app = App::new(config, engine);
-        Self { router: app.router(), app, clock }
+        Self { router: app.router(), app, clock, log }
+    }
+
+    /// Whether the revocation log knows that a session ended.
+    pub fn logged(&self, session: SessionId) -> bool {
+        self.log.ended(session).is_some()
+    }
+
+    /// Another server on the same store, configured otherwise.
+    pub fn beside(&self, config: &str) -> Self {
+        let mut config = Config::from_toml(config, &Overrides::default()).unwrap();
+        config.development = true;
+        let app = App::new(config, self.app.engine().clone());
+        Self { router: app.router(), app, clock: self.clock.clone(), log: self.log.clone() }
     }
 
     /// Time passes.
