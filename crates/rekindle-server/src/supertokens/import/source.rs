@@ -100,7 +100,8 @@ impl Source {
         source.columns = source.columns_of("session_info").await?;
         ensure!(
             source.columns.contains("refresh_token_hash_2"),
-            "there is no SuperTokens installation: no table `{}` with a column `refresh_token_hash_2`; see --table-prefix",
+            "there is no SuperTokens installation: no table `{}` with a column `refresh_token_hash_2` that this user may read; see \
+             --table-prefix",
             source.tables.name("session_info")
         );
         Ok(source)

@@ -34,8 +34,16 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     let Some(Authentic { text, tenant, presented, anti_csrf: expected, behind }) = read else {
         return Ok(Reply::unauthorised("The refresh token is not one of this app, or was damaged"));
     };
-    if anti_csrf && call.cdi >= Cdi::V2_3 && !may_pass(call, &tenant, &presented, expected.as_deref()).await? {
-        return Ok(Reply::unauthorised("Anti CSRF token missing, or not matching"));
+    if anti_csrf && call.cdi >= Cdi::V2_3 {
+        let matches = call.anti_csrf_matches(expected.as_deref())?;
+        let may_pass = match behind {
+            // Each token of the former core says whether one came with it.
+            Some(_) => matches || expected.is_none(),
+            None => matches || needs_none(call, &tenant, &presented).await?,
+        };
+        if !may_pass {
+            return Ok(Reply::unauthorised("Anti CSRF token missing, or not matching"));
+        }
     }
     if let Some(session) = behind
         && call.brought_to(presented.position.generation, session).await?.is_none()
@@ -73,13 +81,12 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     Ok(ok([call.tokens(&keys, &issued, &payload, anti_csrf, shorter)?]))
 }
 
-/// Whether a request's anti-CSRF token is that of its refresh token. A session whose client was never given one needs none yet: an
-/// application that begins to ask for them logs nobody out.
-async fn may_pass(call: &Call, tenant: &Env, presented: &Presented, expected: Option<&str>) -> Result<bool, Reply> {
+/// Whether a request may come without an anti-CSRF token: the client of this session was never given one, because its application did
+/// not ask for them until now.
+async fn needs_none(call: &Call, tenant: &Env, presented: &Presented) -> Result<bool, Reply> {
     if call.input.optional_text("antiCsrfToken")?.is_some() {
-        return call.anti_csrf_matches(expected);
+        return Ok(false);
     }
-    let Some(_) = expected else { return Ok(true) };
     let session = call.active(&Handle { id: presented.session, tenant: tenant.clone() }).await?;
     Ok(session.is_some_and(|session| !Payload::of(session.claims.to_map()).anti_csrf))
 }
