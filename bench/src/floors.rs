@@ -6,12 +6,11 @@ use std::process;
 use std::time::Duration;
 
 use anyhow::Result;
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ED25519, Ed25519KeyPair, KeyPair, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair,
 };
+use aws_lc_rs::{digest, hmac};
 use rekindle::rng::{Rng as _, SystemRng};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
@@ -317,9 +316,10 @@ pub fn crypto(each: Duration) -> Result<CryptoFloors> {
     let signature = pair.sign(&message);
     let public = ParsedPublicKey::new(&ED25519, pair.public_key().as_ref())?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
-    let (rsa, random) = (RsaKeyPair::generate(KeySize::Rsa2048)?, SystemRandom::new());
+    let rsa = RsaKeyPair::generate(KeySize::Rsa2048)?;
+    let sha256 = |message: &[u8]| digest::digest(&digest::SHA256, message);
     let mut rsa_signature = vec![0; rsa.public_modulus_len()];
-    rsa.sign(&RSA_PKCS1_SHA256, &random, &message, &mut rsa_signature)?;
+    rsa.sign_digest(&RSA_PKCS1_SHA256, &sha256(&message), &mut rsa_signature)?;
     let checked = rsa_signature.clone();
     let rsa_public = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, rsa.public_key().as_ref())?;
     Ok(CryptoFloors {
@@ -327,7 +327,7 @@ pub fn crypto(each: Duration) -> Result<CryptoFloors> {
         check: per_operation(each, || Ok(public.verify_sig(&message, signature.as_ref())?))?,
         mac: per_operation(each, || Ok(hmac::sign(&key, &message[..42])))?,
         rsa_sign: per_operation(each, || {
-            rsa.sign(&RSA_PKCS1_SHA256, &random, &message, &mut rsa_signature)?;
+            rsa.sign_digest(&RSA_PKCS1_SHA256, &sha256(&message), &mut rsa_signature)?;
             Ok(rsa_signature[0])
         })?,
         rsa_check: per_operation(each, || Ok(rsa_public.verify_sig(&message, &checked)?))?,

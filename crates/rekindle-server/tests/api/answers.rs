@@ -246,7 +246,8 @@ async fn a_rename_does_not_switch_an_environment_on_again() {
         server.ask(line, json!({ "active": true })).await.with(200);
         let off = server.ask(line, json!({ "active": false }));
         let (off, named) = futures_util::join!(off, server.ask(line, json!({ "name": format!("name {n}") })));
-        (off.with(200), named.with(200));
+        off.with(200);
+        named.with(200);
         let now = server.ask(line, json!({})).await.with(200);
         assert_eq!((&now["active"], &now["name"]), (&json!(false), &json!(format!("name {n}"))));
     }

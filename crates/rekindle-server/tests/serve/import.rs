@@ -4,18 +4,20 @@ use std::{
     collections::BTreeMap,
     process::Output,
     sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::{
     aead, digest,
     encoding::AsDer,
     pbkdf2,
-    rand::SystemRandom,
     rsa::{KeyPair, KeySize},
     signature::{self, KeyPair as _},
 };
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use rekindle::{
+    clock::{Clock as _, SystemClock},
+    rng::{Rng as _, SystemRng},
+};
 use rekindle_testkit::servers::{mysql::Mysql, postgres::Postgres};
 use serde_json::{Map, Value, json};
 
@@ -76,7 +78,7 @@ CREATE TABLE st_session_info (session_handle VARCHAR(255) PRIMARY KEY, user_id V
   session_data TEXT, expires_at BIGINT, created_at_time BIGINT, jwt_user_payload TEXT);";
 
 fn now() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+    SystemClock.now().millis()
 }
 
 fn sha256(text: &str) -> String {
@@ -85,7 +87,7 @@ fn sha256(text: &str) -> String {
 
 fn uuid() -> String {
     let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).unwrap();
+    SystemRng::default().fill(&mut bytes);
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
 }
@@ -205,7 +207,7 @@ impl Core {
             "antiCsrfToken": csrf, "tenantId": login.tenant,
         });
         let mut iv = [0; 12];
-        aws_lc_rs::rand::fill(&mut iv).unwrap();
+        SystemRng::default().fill(&mut iv);
         let mut key = [0; 32];
         let iterations = 100.try_into().unwrap();
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, iterations, &iv, self.keys[login.app].as_bytes(), &mut key);
@@ -235,7 +237,8 @@ impl Core {
         let (kid, pair) = &self.dynamic;
         let signature = |message: &str| {
             let mut signature = vec![0; pair.public_modulus_len()];
-            pair.sign(&signature::RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+            let hash = digest::digest(&digest::SHA256, message.as_bytes());
+            pair.sign_digest(&signature::RSA_PKCS1_SHA256, &hash, &mut signature).unwrap();
             signature
         };
         if self.apps {
