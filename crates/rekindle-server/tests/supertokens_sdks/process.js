@@ -23,6 +23,7 @@ exports.start = async (command, args, options) => {
   });
   return {
     address,
+    pid: child.pid,
     said: () => said,
     /** Ends it at once. */
     kill: async () => {
