@@ -71,6 +71,8 @@ class World {
   /** A profile of its own with some tabs on the page, logged in as this user. */
   async logIn(userId, count = 1) {
     const context = await this.browser.newContext();
+    // Pages wait on a busy machine; what a page does about it is what is tested.
+    context.setDefaultTimeout(180_000);
     const tabs = [];
     while (tabs.length < count) {
       const tab = await context.newPage();
