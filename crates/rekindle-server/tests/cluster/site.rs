@@ -25,7 +25,7 @@ use crate::process::{Dir, Server};
 /// Longer than a server takes for any request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(12);
 /// How long a request may have to be repeated until it is answered, and a server until it serves.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// So many sessions at once: wherever the cluster keeps a part of them, one of them is there.
 const PROBES: usize = 24;
 
