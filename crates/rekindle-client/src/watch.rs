@@ -1,0 +1,199 @@
+//! What is known of revocations, since when, and who is told of them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use rekindle::{clock::Timestamp, session::SessionId, store};
+use serde::Deserialize;
+use tokio::time::{Duration, Instant};
+
+use crate::{
+    handle::Rekindle,
+    problem::{Code, Problem},
+};
+
+/// Access tokens that are no longer good though they have not expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Revocation {
+    /// Of which session.
+    pub session_id: SessionId,
+    /// Since when.
+    pub at: Timestamp,
+    /// From then on all of them have expired.
+    pub expires_at: Timestamp,
+    /// Only those of generations before this one: the session was elevated. `None`: all of them, the session has ended.
+    #[serde(default)]
+    pub below_generation: Option<u32>,
+}
+
+impl From<&store::Revocation> for Revocation {
+    fn from(revocation: &store::Revocation) -> Self {
+        Self {
+            session_id: revocation.session_id,
+            at: revocation.at,
+            expires_at: revocation.expires_at,
+            below_generation: revocation.below_generation(),
+        }
+    }
+}
+
+/// A piece of the revocation feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feed {
+    /// The entries, oldest first.
+    pub entries: Vec<Revocation>,
+    /// Where the next piece starts.
+    pub next: u64,
+}
+
+type Told = Box<dyn Fn(&Revocation) + Send + Sync>;
+
+/// What the feed has told so far.
+#[derive(Default)]
+pub(crate) struct Watch {
+    revoked: RwLock<HashMap<SessionId, (Option<u32>, Timestamp)>>,
+    listeners: RwLock<Vec<Told>>,
+    /// When the feed last answered.
+    answered: Mutex<Option<Instant>>,
+}
+
+/// What the feed knows against a token.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Objection {
+    Ended,
+    /// The session was elevated since; it lives, and a refresh gets a token that counts.
+    Elevated,
+}
+
+impl Watch {
+    /// Takes in what the feed told; `whole_at` is when it was asked, if there was no more to tell.
+    pub(crate) fn take_in(&self, entries: &[Revocation], whole_at: Option<Instant>, now: Timestamp) {
+        if !entries.is_empty() {
+            let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
+            revoked.retain(|_, (_, until)| *until > now);
+            for entry in entries {
+                let known = revoked.entry(entry.session_id).or_insert((entry.below_generation, entry.expires_at));
+                let below = known.0.zip(entry.below_generation).map(|(a, b)| a.max(b));
+                *known = (below, known.1.max(entry.expires_at));
+            }
+        }
+        if whole_at.is_some() {
+            *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = whole_at;
+        }
+        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().for_each(|entry| listeners.iter().for_each(|told| told(entry)));
+    }
+
+    pub(crate) fn on_revoked(&self, told: Told) {
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(told);
+    }
+
+    /// Whether a token of this session and generation was revoked.
+    pub(crate) fn objection(&self, id: SessionId, generation: u32) -> Option<Objection> {
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        match revoked.get(&id)?.0 {
+            None => Some(Objection::Ended),
+            Some(below) if generation < below => Some(Objection::Elevated),
+            Some(_) => None,
+        }
+    }
+
+    /// `unavailable`, unless the feed answered a moment ago.
+    pub(crate) fn check_fresh(&self) -> Result<(), Problem> {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let bound = Duration::from_secs(Rekindle::STALE_AFTER.0);
+        match answered.is_some_and(|at| at.elapsed() <= bound) {
+            true => Ok(()),
+            false => Err(Problem::new(Code::Unavailable, "it is not known at the moment which sessions have ended")),
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch(…)")
+    }
+}
+
+/// Tells of a failure when it begins and when it is over, and not each time in between.
+pub(crate) struct Condition {
+    what: &'static str,
+    failing: bool,
+}
+
+impl Condition {
+    pub(crate) const fn of(what: &'static str) -> Self {
+        Self { what, failing: false }
+    }
+
+    /// Notes one outcome; gives back what succeeded.
+    pub(crate) fn note<T, E: fmt::Display>(&mut self, outcome: Result<T, E>) -> Option<T> {
+        match outcome {
+            Ok(value) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("{} works again", self.what);
+                }
+                Some(value)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "{} fails, and is tried again until it works", self.what);
+                }
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekindle::clock::Seconds;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn entry(id: u8, below_generation: Option<u32>) -> Revocation {
+        let session_id = SessionId::from_bytes([id; 16]);
+        Revocation { session_id, at: NOW, expires_at: NOW + Seconds(60), below_generation }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_stale_until_the_feed_answers_and_again_when_it_falls_silent() {
+        let watch = Watch::default();
+        assert_eq!(watch.check_fresh().unwrap_err().code(), Code::Unavailable);
+        watch.take_in(&[], Some(Instant::now()), NOW);
+        assert!(watch.check_fresh().is_ok());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert!(watch.check_fresh().is_ok());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(watch.check_fresh().is_err());
+    }
+
+    #[tokio::test]
+    async fn an_end_outlasts_an_elevation_and_both_are_forgotten_in_time() {
+        let watch = Watch::default();
+        let id = SessionId::from_bytes([1; 16]);
+        watch.take_in(&[entry(1, Some(3))], None, NOW);
+        assert_eq!(watch.objection(id, 2), Some(Objection::Elevated));
+        assert_eq!(watch.objection(id, 3), None);
+        watch.take_in(&[entry(1, None), entry(1, Some(9))], None, NOW);
+        assert_eq!(watch.objection(id, 9), Some(Objection::Ended));
+        watch.take_in(&[entry(2, None)], None, NOW + Seconds(60));
+        assert_eq!(watch.objection(id, 9), None);
+    }
+
+    #[tokio::test]
+    async fn listeners_are_told_of_each_entry() {
+        let watch = Watch::default();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        watch.on_revoked(Box::new(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }));
+        watch.take_in(&[entry(1, None), entry(2, Some(1))], None, NOW);
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+}
