@@ -8,7 +8,7 @@ use rekindle::{
     engine::Engine,
     session::{Auth, Env, Scope, SessionId, Tag, UserId},
 };
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::Instant};
 
 #[cfg(feature = "remote")]
 use crate::remote::{InvalidRemote, Remote, Servers};
@@ -164,7 +164,7 @@ impl Rekindle {
     /// `access_token_expired`: refresh. `session_revoked`, `session_expired`, `token_malformed`, `token_scope_mismatch`: sign in.
     pub async fn verify(&self, access_token: &Token, trust: Trust) -> Result<Arc<Verified>, Problem> {
         if trust == Trust::FailClosed {
-            self.inner.watch.check_fresh()?;
+            self.inner.watch.check_fresh(Instant::now())?;
         }
         ask!(self, verify(access_token, trust))
     }
@@ -227,6 +227,6 @@ impl Rekindle {
 
     /// Whether it is not known at present what was revoked.
     pub fn is_stale(&self) -> bool {
-        self.inner.watch.check_fresh().is_err()
+        self.inner.watch.check_fresh(Instant::now()).is_err()
     }
 }

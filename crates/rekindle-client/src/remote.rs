@@ -1,8 +1,8 @@
 //! Sessions on Rekindle servers.
 //!
 //! [`Remote`] says which; [`crate::Rekindle::remote`] makes the handle. Requests go to one server, and to the next when that one does
-//! not answer, as far as repeating them is safe. Access tokens are verified here: `keys.rs` holds the servers' public keys, fetched
-//! ahead; the revocation feed is followed by long polls of a second.
+//! not answer, as far as repeating them is safe (`servers.rs`). Access tokens are verified here (`verifier.rs`), with the servers' public
+//! keys, which are fetched ahead, and the revocation feed, which is followed by long polls of a second.
 
 mod servers;
 mod verifier;
