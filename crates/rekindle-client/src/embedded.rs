@@ -57,7 +57,7 @@ impl Embedded {
             while kept && let Some(Feed { entries, next }) = feed.note(self.feed(since).await) {
                 since = next;
                 let whole = entries.len() < FEED_PAGE as usize;
-                watch.take_in(&entries, whole.then_some(asked_at), self.now());
+                watch.take_in(&entries, whole.then_some(asked_at));
                 if whole {
                     break;
                 }

@@ -4,6 +4,7 @@
 //! not answer, as far as repeating them is safe (`servers.rs`). Access tokens are verified here (`verifier.rs`), with the servers' public
 //! keys, which are fetched ahead, and the revocation feed, which is followed by long polls of a second.
 
+mod revoked;
 mod servers;
 mod verifier;
 
@@ -115,7 +116,7 @@ impl Servers {
         let scope = &place.scope;
         let audience = audience.replace("{product}", scope.product.as_str()).replace("{env}", scope.env.as_str());
         let base = format!("/v1/{}/{}/", scope.product, scope.env);
-        let verifier = Verifier::new(place.clone(), issuer, audience, verified_cache, watch.clone());
+        let verifier = Verifier::new(place.clone(), issuer, audience, verified_cache);
         Ok(Self { transport, verifier, place, base, clock, watch })
     }
 

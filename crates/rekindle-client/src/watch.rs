@@ -1,6 +1,5 @@
 //! What is known of revocations, since when, and who is told of them.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -49,35 +48,17 @@ pub struct Feed {
 
 type Told = Box<dyn Fn(&Revocation) + Send + Sync>;
 
-/// What the feed has told so far.
+/// Who is told of revocations, and since when they are known.
 #[derive(Default)]
 pub(crate) struct Watch {
-    revoked: RwLock<HashMap<SessionId, (Option<u32>, Timestamp)>>,
     listeners: RwLock<Vec<Told>>,
     /// When the feed last answered.
     answered: Mutex<Option<Instant>>,
 }
 
-/// What the feed knows against a token.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Objection {
-    Ended,
-    /// The session was elevated since; it lives, and a refresh gets a token that counts.
-    Elevated,
-}
-
 impl Watch {
-    /// Takes in what the feed told; `whole_at` is when it was asked, if there was no more to tell.
-    pub(crate) fn take_in(&self, entries: &[Revocation], whole_at: Option<Instant>, now: Timestamp) {
-        if !entries.is_empty() {
-            let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
-            revoked.retain(|_, (_, until)| *until > now);
-            for entry in entries {
-                let known = revoked.entry(entry.session_id).or_insert((entry.below_generation, entry.expires_at));
-                let below = known.0.zip(entry.below_generation).map(|(a, b)| a.max(b));
-                *known = (below, known.1.max(entry.expires_at));
-            }
-        }
+    /// Tells the listeners what the feed told; `whole_at` is when it was asked, if there was no more to tell.
+    pub(crate) fn take_in(&self, entries: &[Revocation], whole_at: Option<Instant>) {
         if whole_at.is_some() {
             *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = whole_at;
         }
@@ -87,16 +68,6 @@ impl Watch {
 
     pub(crate) fn on_revoked(&self, told: Told) {
         self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(told);
-    }
-
-    /// Whether a token of this session and generation was revoked.
-    pub(crate) fn objection(&self, id: SessionId, generation: u32) -> Option<Objection> {
-        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
-        match revoked.get(&id)?.0 {
-            None => Some(Objection::Ended),
-            Some(below) if generation < below => Some(Objection::Elevated),
-            Some(_) => None,
-        }
     }
 
     /// `unavailable`, unless the feed answered a moment before `now`.
@@ -164,24 +135,11 @@ mod tests {
     async fn it_is_stale_until_the_feed_answers_and_again_when_it_falls_silent() {
         let (watch, now) = (Watch::default(), Instant::now());
         assert_eq!(watch.check_fresh(now).unwrap_err().code(), Code::Unavailable);
-        watch.take_in(&[], Some(now), NOW);
+        watch.take_in(&[], Some(now));
         assert!(watch.check_fresh(now + Duration::from_secs(3)).is_ok());
         assert!(watch.check_fresh(now + Duration::from_millis(3001)).is_err());
-        watch.take_in(&[], None, NOW);
+        watch.take_in(&[], None);
         assert!(watch.check_fresh(now + Duration::from_millis(3001)).is_err(), "there is more to be told");
-    }
-
-    #[tokio::test]
-    async fn an_end_outlasts_an_elevation_and_both_are_forgotten_in_time() {
-        let watch = Watch::default();
-        let id = SessionId::from_bytes([1; 16]);
-        watch.take_in(&[entry(1, Some(3))], None, NOW);
-        assert_eq!(watch.objection(id, 2), Some(Objection::Elevated));
-        assert_eq!(watch.objection(id, 3), None);
-        watch.take_in(&[entry(1, None), entry(1, Some(9))], None, NOW);
-        assert_eq!(watch.objection(id, 9), Some(Objection::Ended));
-        watch.take_in(&[entry(2, None)], None, NOW + Seconds(60));
-        assert_eq!(watch.objection(id, 9), None);
     }
 
     #[tokio::test]
@@ -192,7 +150,7 @@ mod tests {
         watch.on_revoked(Box::new(move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
         }));
-        watch.take_in(&[entry(1, None), entry(2, Some(1))], None, NOW);
+        watch.take_in(&[entry(1, None), entry(2, Some(1))], None);
         assert_eq!(count.load(Ordering::SeqCst), 2);
     }
 }

@@ -15,12 +15,15 @@ use reqwest::Method;
 use serde_json::value::RawValue;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{Repeat, Servers};
+use super::{
+    Repeat, Servers,
+    revoked::{Objection, Revoked},
+};
 use crate::{
     handle::Place,
     problem::{Code, Problem},
     session::Token,
-    watch::{Condition, Feed, Objection, Watch},
+    watch::{Condition, Feed},
 };
 
 /// How old the keys may become: a new one is published a day before it signs.
@@ -52,13 +55,13 @@ pub(super) struct Verifier {
     /// One fetch at a time; when the last one was.
     fetched: tokio::sync::Mutex<Option<Instant>>,
     cache: VerifiedCache,
-    watch: Arc<Watch>,
+    revoked: Revoked,
     /// The newest generation of each session that was seen in use and is not reported yet.
     seen: Mutex<HashMap<SessionId, u32>>,
 }
 
 impl Verifier {
-    pub(super) fn new(place: Place, issuer: String, audience: String, cache: u64, watch: Arc<Watch>) -> Self {
+    pub(super) fn new(place: Place, issuer: String, audience: String, cache: u64) -> Self {
         Self {
             place,
             issuer,
@@ -66,7 +69,7 @@ impl Verifier {
             keys: ArcSwapOption::empty(),
             fetched: tokio::sync::Mutex::default(),
             cache: VerifiedCache::new(cache),
-            watch,
+            revoked: Revoked::default(),
             seen: Mutex::default(),
         }
     }
@@ -97,7 +100,7 @@ impl Verifier {
                 problem => problem,
             }
         })?;
-        match self.watch.objection(verified.session, verified.generation) {
+        match self.revoked.objection(verified.session, verified.generation) {
             None => Ok(verified),
             Some(Objection::Elevated) => Err(Problem::refused(TokenRefusal::AccessExpired)),
             Some(Objection::Ended) => {
@@ -179,7 +182,8 @@ impl Servers {
             match condition.note(self.revocations(since, wait).await) {
                 Some(Feed { entries, next }) => {
                     let whole = entries.len() < super::FEED_PAGE as usize;
-                    self.watch.take_in(&entries, whole.then_some(asked_at), self.now());
+                    self.verifier.revoked.take_in(&entries, self.now());
+                    self.watch.take_in(&entries, whole.then_some(asked_at));
                     (since, wait) = (next, FEED_WAITS);
                 }
                 None => sleep(FEED_AGAIN).await,

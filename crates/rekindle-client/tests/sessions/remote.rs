@@ -1,7 +1,7 @@
 //! Servers that go away, hang, and lose answers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rekindle::{clock::SystemClock, engine::Engine, session::UserId};
 use rekindle_client::{
@@ -13,6 +13,7 @@ use rekindle_client::{
 };
 use rekindle_testkit::proxy::{Behaviour, Proxy, Way};
 use reqwest::Method;
+use tokio::time::Instant;
 
 use crate::browser::{Browser, lost};
 use crate::handle::soon;

@@ -49,7 +49,6 @@ pub async fn engine(clock: Arc<dyn Clock>) -> Engine {
 pub struct Site {
     pub port: u16,
     pub clock: Arc<ManualClock>,
-    pub engine: Engine,
     pub rekindle: Rekindle,
     serving: JoinHandle<()>,
 }
@@ -69,22 +68,16 @@ impl Site {
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let clock = Arc::new(ManualClock::at("2026-11-20T10:00:00Z".parse().unwrap()));
         let engine = engine(clock.clone()).await;
-        let rekindle = Rekindle::embedded(engine.clone(), Place::default());
+        let rekindle = Rekindle::embedded(engine, Place::default());
         let mut settings = Settings { development: true, ..Settings::default() };
         change(&mut settings);
         let sessions = Sessions::new(rekindle.clone(), Web::new(settings).unwrap());
         let (port, serving) = serve(sessions.mount(application())).await;
-        Self { port, clock, engine, rekindle, serving }
+        Self { port, clock, rekindle, serving }
     }
 
     pub fn advance(&self, seconds: u64) {
         self.clock.advance(Seconds(seconds));
-    }
-
-    pub async fn define(&self, patch: Value) {
-        let place = Place::default();
-        let ctx = Context::default();
-        self.engine.patch_definition(&place.scope.product, &place.tag, &patch, &ctx).await.unwrap().unwrap();
     }
 }
 
