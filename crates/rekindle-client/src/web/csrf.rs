@@ -42,12 +42,12 @@ impl fmt::Debug for CsrfKey {
 
 impl Web {
     /// Refuses an unsafe request that another site's page may have made (`csrf_failed`). For each request that uses cookies or gets
-    /// some.
+    /// some. The handshake of a WebSocket is unsafe, too, though it is a GET.
     ///
     /// The browser says where it came from: in `Sec-Fetch-Site`, or where that is missing in `Origin`. One that says neither is
     /// refused. [`super::Settings::origins`] pass.
     pub fn check_csrf(&self, request: &Request<'_>) -> Result<(), Problem> {
-        if request.is_safe() {
+        if request.is_safe() && !request.headers.contains_key(header::UPGRADE) {
             return Ok(());
         }
         let refused = |why| Err(Problem::new(Code::CsrfFailed, why));

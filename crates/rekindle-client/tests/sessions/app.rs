@@ -130,6 +130,10 @@ async fn another_site_s_page_can_do_nothing() {
         lost(browser.ask(Method::POST, path)).await.refused("csrf_failed");
     }
     assert_eq!(browser.post("/me").await.with(200)["generation"], 0);
+    // A WebSocket begins with a GET, and no browser asks before it.
+    let socket =
+        browser.bare(Method::GET, "/me").header("upgrade", "websocket").header("origin", "https://evil.example");
+    lost(socket).await.refused("csrf_failed");
     // A link from elsewhere leads to the page as its user.
     let link = browser.bare(Method::GET, "/me").header("sec-fetch-site", "cross-site");
     lost(link).await.with(200);
@@ -201,6 +205,7 @@ async fn a_user_sees_and_ends_its_own_sessions_and_nobody_else_s() {
     laptop.post_json("/auth/session/revoke", &json!({"all": 1})).await.refused("invalid_request");
 
     site.advance(16 * 60);
+    laptop.refresh().await.with(200);
     let stale = laptop.post_json("/auth/session/revoke", &json!({"others": true})).await;
     assert_eq!(stale.refused("reauthentication_required")["max_age"], 900);
     laptop.log_in("ada").await;
