@@ -13,7 +13,7 @@ use rekindle::{
 };
 use reqwest::Method;
 use serde_json::value::RawValue;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::{
     Repeat, Servers,
@@ -29,8 +29,11 @@ use crate::{
 /// How old the keys may become: a new one is published a day before it signs.
 const KEYS_EVERY: Duration = Duration::from_secs(300);
 
-/// How long to wait after a fetch of keys that failed, and before another one for a key that is not known.
+/// How long to wait after a fetch of keys that failed.
 const KEYS_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long after one fetch of keys the next one begins at the earliest.
+const KEYS_APART: Duration = Duration::from_millis(100);
 
 /// How often generations that were seen in use are reported.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -52,8 +55,8 @@ pub(super) struct Verifier {
     issuer: String,
     audience: String,
     keys: ArcSwapOption<KeyRing>,
-    /// One fetch at a time; when the last one was.
-    fetched: tokio::sync::Mutex<Option<Instant>>,
+    /// One fetch at a time; when the last one began, and what came of it.
+    fetched: tokio::sync::Mutex<Option<(Instant, Result<(), Problem>)>>,
     cache: VerifiedCache,
     revoked: Revoked,
     /// The newest generation of each session that was seen in use and is not reported yet.
@@ -134,20 +137,21 @@ impl Verifier {
 }
 
 impl Servers {
-    /// Fetches the keys, unless that was tried a moment ago. Fails only where there are none at all.
+    /// Fetches the keys for a token that names one that is not known: another server may have made it a moment ago. Those that ask
+    /// at once share the answer, and fetches keep a distance, so that forged tokens cannot cause many.
     pub(super) async fn fetch_keys(&self) -> Result<(), Problem> {
         let asked_at = Instant::now();
         let mut fetched = self.verifier.fetched.lock().await;
-        // Whoever waited for the lock has what another one fetched meanwhile.
-        let recent = fetched.is_some_and(|at| at >= asked_at || at.elapsed() < KEYS_AGAIN);
-        let outcome = if recent { Ok(()) } else { self.fetch_keys_now().await };
-        if !recent {
-            *fetched = Some(Instant::now());
+        if let Some((_, outcome)) = fetched.as_ref().filter(|(begun, _)| *begun >= asked_at) {
+            return outcome.clone();
         }
-        match self.verifier.keys.load().is_some() {
-            true => Ok(()),
-            false => outcome,
+        if let Some((begun, _)) = *fetched {
+            sleep_until(begun + KEYS_APART).await;
         }
+        let begun = Instant::now();
+        let outcome = self.fetch_keys_now().await;
+        *fetched = Some((begun, outcome.clone()));
+        outcome
     }
 
     async fn fetch_keys_now(&self) -> Result<(), Problem> {
@@ -163,11 +167,7 @@ impl Servers {
     pub(super) async fn keep_keys(self: Arc<Self>) {
         let mut condition = Condition::of("fetching the keys of access tokens");
         loop {
-            let mut fetched = self.verifier.fetched.lock().await;
-            let outcome = self.fetch_keys_now().await;
-            *fetched = Some(Instant::now());
-            drop(fetched);
-            let pause = if condition.note(outcome).is_some() { KEYS_EVERY } else { KEYS_AGAIN };
+            let pause = if condition.note(self.fetch_keys().await).is_some() { KEYS_EVERY } else { KEYS_AGAIN };
             sleep(pause).await;
         }
     }
