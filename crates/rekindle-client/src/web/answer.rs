@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn a_user_sees_its_sessions_and_which_one_asked() {
         let session = tokens().session;
-        let answer = web(|_| ()).listed(&[session.clone()], session.id);
+        let answer = web(|_| ()).listed(std::slice::from_ref(&session), session.id);
         assert_eq!(body(&answer)["items"][0]["current"], true);
         assert_eq!(body(&answer)["items"][0]["id"], session.id.to_string());
         assert!(body(&answer)["items"][0].get("data").is_none());
