@@ -26,7 +26,7 @@ use crate::rng::{self, Rng};
 use crate::session::{InvalidName, Scope};
 use pair::Pair;
 
-pub use ring::{Key, KeyRing, SignerKey, Successor, Upkeep, VerifierKey};
+pub use ring::{InvalidJwks, Key, KeyRing, SignerKey, Successor, Upkeep, VerifierKey};
 pub use schedule::{InvalidSchedule, KeySchedule, KeyTimes, MAX_ACCESS_LIFETIME, MAX_KEYS_AGE, Plan};
 
 /// How access tokens are signed (the `alg` of RFC 7518 and RFC 8037).

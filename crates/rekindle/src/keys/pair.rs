@@ -98,12 +98,15 @@ enum Material {
 impl Jwk {
     /// The public key of a record, if its parts agree.
     pub(super) fn verifier(record: &SigningKey) -> Option<ParsedPublicKey> {
-        let jwk: Self = serde_json::from_str(&record.public_jwk).ok()?;
+        let (kid, algorithm, public) = Self::read(&record.public_jwk)?;
+        (kid == record.kid && algorithm == record.chain.algorithm()).then_some(public)
+    }
+
+    /// A JWK's id, algorithm and key, if it is one of ours.
+    pub(super) fn read(jwk: &str) -> Option<(KeyId, Algorithm, ParsedPublicKey)> {
+        let jwk: Self = serde_json::from_str(jwk).ok()?;
         let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).ok();
-        if jwk.kid != record.kid || jwk.alg != record.chain.algorithm() {
-            return None;
-        }
-        match (record.chain.algorithm(), &jwk.material) {
+        let public = match (jwk.alg, &jwk.material) {
             (Algorithm::EdDsa, Material::Okp { crv, x }) if crv == "Ed25519" => {
                 ParsedPublicKey::new(&ED25519, decode(x)?).ok()
             }
@@ -114,6 +117,7 @@ impl Jwk {
                 .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
                 .ok(),
             _ => None,
-        }
+        }?;
+        Some((jwk.kid, jwk.alg, public))
     }
 }

@@ -6,6 +6,8 @@ use aws_lc_rs::digest;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_SHA256};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::pair::{Jwk, Pair};
 use super::{Algorithm, Chain, KeyError, KeyId, KeySchedule, KeyTimes, Plan, SigningKey};
@@ -78,6 +80,24 @@ impl KeyRing {
         let mut keys: Vec<Key> = records.into_iter().map(|record| Key::open(&scope, record, secrets)).collect();
         keys.sort_by(|a, b| a.order().cmp(&b.order()));
         Self { scope, schedule, keys, withdrawn: withdrawn.into_iter().map(Withdrawn::from).collect() }
+    }
+
+    /// The keys of a JWKS that a scope's server published ([`KeyRing::jwks`]): they verify, and sign nothing.
+    ///
+    /// What is no key of ours is left out. `earlier` is the ring that this one replaces: a key that has gone since was withdrawn or
+    /// has no token left, so that its clients refresh.
+    pub fn of_jwks(scope: Scope, jwks: &str, earlier: Option<&Self>) -> Result<Self, InvalidJwks> {
+        let Jwks { keys } = serde_json::from_str(jwks).map_err(|e| InvalidJwks(e.to_string()))?;
+        let keys: Vec<Key> = keys.into_iter().filter_map(|jwk| Key::public(jwk.get())).collect();
+        let gone = |kid: &KeyId| !keys.iter().any(|key| key.kid == *kid);
+        let before = earlier.map(|ring| (ring.keys.iter(), ring.withdrawn.iter()));
+        let withdrawn = before.into_iter().flat_map(|(keys, withdrawn)| {
+            let keys = keys.map(|key| Withdrawn::of(key.kid.clone(), key.chain, key.times));
+            keys.chain(withdrawn.map(|w| Withdrawn::of(w.kid.clone(), w.chain, w.times)))
+        });
+        let mut withdrawn: Vec<Withdrawn> = withdrawn.filter(|w| gone(&w.kid)).collect();
+        withdrawn.drain(..withdrawn.len().saturating_sub(MAX_GONE));
+        Ok(Self { scope, schedule: KeySchedule::default(), keys, withdrawn })
     }
 
     /// Whose keys these are.
@@ -174,7 +194,7 @@ impl KeyRing {
     }
 
     /// Whether this token names a key that is not in this ring: another server may have made it a moment ago.
-    pub(crate) fn lacks_key_of(&self, token: &str) -> bool {
+    pub fn lacks_key_of(&self, token: &str) -> bool {
         let Some((header, _)) = token.split_once('.') else { return false };
         let spelt_like_ours = || {
             BASE64_URL_SAFE_NO_PAD
@@ -225,12 +245,14 @@ impl fmt::Debug for KeyRing {
 
 impl From<SigningKey> for Withdrawn {
     fn from(record: SigningKey) -> Self {
-        Self {
-            header: header(&record.kid, record.chain.algorithm()),
-            times: KeyTimes { created_at: record.created_at, signs_from: record.signs_from },
-            chain: record.chain,
-            kid: record.kid,
-        }
+        let times = KeyTimes { created_at: record.created_at, signs_from: record.signs_from };
+        Self::of(record.kid, record.chain, times)
+    }
+}
+
+impl Withdrawn {
+    fn of(kid: KeyId, chain: Chain, times: KeyTimes) -> Self {
+        Self { header: header(&kid, chain.algorithm()), times, chain, kid }
     }
 }
 
@@ -258,6 +280,20 @@ impl Key {
     /// The private half, ready to sign.
     pub fn signer(&self) -> Result<&SignerKey, KeyError> {
         self.signer.as_ref().map_err(KeyError::clone)
+    }
+
+    /// A key of which only the public half is here.
+    fn public(jwk: &str) -> Option<Self> {
+        let (kid, algorithm, public) = Jwk::read(jwk)?;
+        let chain = Chain::from(algorithm);
+        Some(Self {
+            verifier: Some(VerifierKey { kid: kid.clone(), chain, header: header(&kid, algorithm), public }),
+            signer: Err(KeyError::Missing(chain)),
+            times: KeyTimes { created_at: Timestamp::EPOCH, signs_from: Timestamp::EPOCH },
+            public_jwk: jwk.into(),
+            chain,
+            kid,
+        })
     }
 
     fn open(scope: &Scope, record: SigningKey, secrets: &SecretRing) -> Self {
@@ -385,6 +421,20 @@ impl fmt::Debug for VerifierKey {
     }
 }
 
+/// Not a JWK Set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a JWK Set (RFC 7517): {0}")]
+pub struct InvalidJwks(String);
+
+/// A JWK Set; what its keys are is not looked at yet.
+#[derive(Deserialize)]
+struct Jwks {
+    keys: Vec<Box<RawValue>>,
+}
+
+/// How many keys that have gone a ring of public keys remembers.
+const MAX_GONE: usize = 64;
+
 /// No header of ours is longer.
 const MAX_HEADER: usize = 200;
 
@@ -404,10 +454,37 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_jwks_is_read_or_refused(jwks in r#"[ -~]{0,60}|\{"keys":\[(\{"(kty|kid|alg|crv|x)":"[ -~&&[^"\\]]{0,20}"\})?\]\}"#) {
+            let _ = KeyRing::of_jwks(scope("shop/dev"), &jwks, None);
+        }
+
+        #[test]
         fn any_record_is_a_key_or_a_fault(jwk in ".{0,100}", wrapped in prop::collection::vec(any::<u8>(), 1..100)) {
             let record = SigningKey { public_jwk: jwk, wrapped, ..key(Algorithm::EdDsa, 1) };
             prop_assert_eq!(ring(vec![record]).faults().count(), 1);
         }
+    }
+
+    #[test]
+    fn a_ring_of_a_jwks_verifies_what_the_keys_behind_it_signed() {
+        let signing = ring(Algorithm::ALL.map(|a| key(a, 1 + a as u64)).into());
+        let public = KeyRing::of_jwks(scope("shop/dev"), &signing.jwks(NOW), None).unwrap();
+        for algorithm in Algorithm::ALL {
+            let signer = signing.signer(algorithm, NOW).unwrap();
+            let mut token = format!("{}.{}", signer.header(), "e30");
+            signer.sign(&mut token);
+            let (message, signature) = token.rsplit_once('.').unwrap();
+            let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap();
+            assert!(public.by_header(signer.header()).unwrap().verifies(message.as_bytes(), &signature));
+            assert!(public.signer(algorithm, NOW).is_err());
+            assert!(!public.lacks_key_of(&token));
+        }
+        let later = KeyRing::of_jwks(scope("shop/dev"), r#"{"keys":[{"kty":"oct"},7]}"#, Some(&public)).unwrap();
+        let header = signing.signer(Algorithm::EdDsa, NOW).unwrap().header();
+        assert!(later.by_header(header).is_none() && later.is_withdrawn(header));
+        let again = KeyRing::of_jwks(scope("shop/dev"), &signing.jwks(NOW), Some(&later)).unwrap();
+        assert!(again.by_header(header).is_some() && !again.is_withdrawn(header));
+        assert!(KeyRing::of_jwks(scope("shop/dev"), "[]", None).is_err());
     }
 
     #[test]
