@@ -247,8 +247,9 @@ impl Client {
                 Ok(())
             }
             Scenario::Face(face) => {
-                let turn = step % self.face.len();
-                let user = &mut self.face[turn];
+                // Its tokens are known: few enough that all were refreshed while the load ran up.
+                let of = if face == Face::VerifyDatabase { self.face.len().min(KNOWN / 8) } else { self.face.len() };
+                let user = &mut self.face[step % of];
                 if face != Face::VerifyDatabase || !user.can_verify() {
                     user.refresh(connection).await?;
                 }
