@@ -14,8 +14,8 @@ export interface Options {
   readonly base?: string;
   /** How tokens travel: `cookie` by default; `header` for mobile web views and other places without cookies. */
   readonly mode?: Settings["mode"];
-  /** The name of the marker cookie without its `__Host-`, if the backend was told another one: `rekindle-session` by default. */
-  readonly marker?: string;
+  /** What the backend puts before the names of its cookies, if it was told to. */
+  readonly prefix?: string;
 }
 
 /**
@@ -24,14 +24,14 @@ export interface Options {
  * Throws a `TypeError` if an origin is not one.
  */
 export function rekindle(options: Options = {}): Session {
-  const { base = "/auth", mode = "cookie", marker = "rekindle-session" } = options;
+  const { base = "/auth", mode = "cookie", prefix } = options;
   const own = location.origin;
   const origins = options.origins ?? [own];
   for (const origin of origins) {
     if (new URL(origin).origin !== origin) throw new TypeError(`not an origin, like https://example.com: ${origin}`);
   }
   // Browsers take the prefix only over TLS, so a backend on http://localhost leaves it out.
-  const cookie = location.protocol === "https:" ? `__Host-${marker}` : marker;
+  const cookie = `${location.protocol === "https:" ? "__Host-" : ""}${prefix ? `${prefix}-` : ""}rekindle-session`;
   const environment = browser(`rekindle ${origins[0]}${base}`, origins[0] === own ? cookie : undefined);
   const session = new Session({ origins, base, mode }, environment);
   globalThis.addEventListener?.("pageshow", (event) => {

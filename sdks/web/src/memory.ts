@@ -21,6 +21,8 @@ export interface Memory {
 export interface Known {
   position: Position;
   secrets: Record<number, Secret>;
+  /** The token against CSRF of the position's generation, where the backend asks for one. */
+  csrf?: string;
 }
 
 /** The tokens of header mode. */
@@ -28,6 +30,12 @@ export interface Tokens {
   position: Position;
   access: string;
   refresh: string;
+}
+
+/** What comes with a position in an answer's headers. */
+export interface Told {
+  readonly tokens?: { readonly access: string; readonly refresh: string };
+  readonly csrf?: string;
 }
 
 /** A lock with an end. */
@@ -76,7 +84,7 @@ export function openingOf(memory: Memory, { session, generation, commitment }: P
 /** The proof of a request. `drawn` becomes the opening of the next generation, unless there is one: the first writer wins. */
 export function prove(memory: Memory, { about, newest }: Ask, drawn: Secret): Proof {
   const { session, generation } = about;
-  const { secrets } = find(memory, session) ?? remember(memory, about);
+  const { secrets } = find(memory, session) ?? remember(memory, { position: about, secrets: {} });
   const next = (secrets[generation + 1] ??= drawn);
   const opening = openingOf(memory, about);
   return { session, generation, commitment: next.commitment, ...(opening && { opening }), ...(newest && { newest }) };
@@ -87,11 +95,18 @@ export function announce(memory: Memory, drawn: Secret): string {
   return (memory.announced ??= drawn).commitment;
 }
 
-/** Keeps where an answer says that a session stands, and its tokens; nothing older replaces anything newer. */
-export function tell(memory: Memory, position: Position, tokens?: Omit<Tokens, "position">): void {
+/** The token against CSRF that goes with this position's tokens. */
+export function csrfToken(memory: Memory, held: Position | undefined): string | undefined {
+  const known = held && find(memory, held.session);
+  return known?.position.generation === held?.generation ? known?.csrf : undefined;
+}
+
+/** Keeps what an answer says of a session; nothing older replaces anything newer. */
+export function tell(memory: Memory, position: Position, { tokens, csrf }: Told = {}): void {
   const known = find(memory, position.session);
   const isOld = known && isNewer(known.position, position);
-  const { secrets } = remember(memory, isOld ? known.position : position, known?.secrets);
+  const token = csrf ?? csrfToken(memory, position);
+  const { secrets } = remember(memory, isOld ? known : { position, secrets: known?.secrets ?? {}, ...(token && { csrf: token }) });
   for (const generation of Object.keys(secrets).map(Number).sort((a, b) => b - a).slice(KEPT)) delete secrets[generation];
   // Each login gets an opening of its own, but all that are still under way share one: which of them succeeds is not known.
   if (memory.announced && memory.announced.commitment === position.commitment) {
@@ -136,9 +151,8 @@ const isSame = (a: Position, b: Position) =>
 
 const canProve = (memory: Memory, position: Position) => openingOf(memory, position) !== undefined;
 
-function remember(memory: Memory, position: Position, secrets: Record<number, Secret> = {}): Known {
-  const others = memory.sessions.filter((known) => known.position.session !== position.session);
-  const known = { position, secrets };
+function remember(memory: Memory, known: Known): Known {
+  const others = memory.sessions.filter(({ position }) => position.session !== known.position.session);
   memory.sessions = [...others, known].slice(-KEPT);
   return known;
 }

@@ -4,7 +4,8 @@ import { backoff } from "./backoff.js";
 import type { Environment } from "./environment.js";
 import { type Events, type Reason, RekindleError, type RekindleEvent } from "./events.js";
 import {
-  type Ask, announce, believed, end, isKnown, isNewer, proofRequired, prove, type Standing, superseded, tell,
+  type Ask, announce, believed, csrfToken, end, isKnown, isNewer, proofRequired, prove, type Standing, superseded, tell,
+  type Told,
 } from "./memory.js";
 import { commitmentHeader, draw, type Position, proofHeader, readMarker, readPosition } from "./proof.js";
 
@@ -42,6 +43,8 @@ export interface Passage {
 const SENDS = 3;
 /** How many requests one refresh may take, however often it is told something new. */
 const ROUNDS = 8;
+/** Milliseconds in which another tab says why a session is over. */
+const FRANKNESS = 100;
 /** Milliseconds after which an answer is taken for lost. */
 const PATIENCE = 15_000;
 
@@ -162,6 +165,7 @@ export class Session {
   passage(method: string): Passage {
     let sends = 0;
     let held: Position | undefined;
+    let isGuarded = false;
     return {
       headers: async () => {
         sends += 1;
@@ -170,18 +174,23 @@ export class Session {
         held = tokens?.position ?? (await this.#held());
         const isSafe = ["GET", "HEAD", "OPTIONS"].includes(method.toUpperCase());
         // With a session, too: what changes something may be a login that replaces it.
-        const commitment = held && isSafe ? undefined : await this.#announcement();
+        const [commitment, csrf] = held && isSafe ? [] : await this.#announcement(held);
+        isGuarded = csrf !== undefined;
         return {
           ...(commitment && { "Rekindle-Proof": commitmentHeader(commitment) }),
+          ...(csrf && { "anti-csrf": csrf }),
           ...(this.#settings.mode === "header" && { "Rekindle-Mode": "header" }),
           ...(tokens && { Authorization: `Bearer ${tokens.access}` }),
         };
       },
       again: async (answer) => {
-        const told = await this.#note(answer);
+        const hasTokens = await this.#note(answer);
         if (held && isTerminal(answer)) await this.#over(held, answer);
         else await this.#look();
-        if (!held || told || sends >= SENDS || answer.body["code"] !== "access_token_expired") return false;
+        const { code } = answer.body;
+        // A tab may have died before it stored the token against CSRF that came with the cookies: the next refresh brings another.
+        const isOld = code === "access_token_expired" || (code === "csrf_failed" && !isGuarded);
+        if (!held || hasTokens || sends >= SENDS || !isOld) return false;
         const outcome = await this.#refresh(held);
         if (outcome.is === "unanswered") throw unanswered(outcome.cause);
         return outcome.is === "refreshed";
@@ -261,11 +270,11 @@ export class Session {
   }
 
   /** Signs out with the token that is held, and forgets the session when that is answered. */
-  async #end(held: Position, tell: () => void): Promise<Outcome> {
+  async #end(held: Position, report: () => void): Promise<Outcome> {
     const answer = await this.#ask("signout", undefined);
     if (!("status" in answer)) return answer;
     if (answer.status >= 300 && !isTerminal(answer)) return { is: "refused", error: errorOf(answer) };
-    await this.#forget(held.session, held.generation, tell);
+    await this.#forget(held.session, held.generation, report);
     return GONE;
   }
 
@@ -276,7 +285,7 @@ export class Session {
       readMarker(answer.header("Rekindle-Session")) ??
       readPosition(body["session_id"], body["generation"], body["commitment"]);
     if (!position) return { is: "refused", error: new RekindleError("", 200, "the answer does not say where the session stands") };
-    await this.#tell(position, readTokens(answer), false);
+    await this.#tell(position, readTold(answer), false);
     this.#emit("refreshed", { session: position.session, generation: position.generation });
     return REFRESHED;
   }
@@ -291,51 +300,60 @@ export class Session {
     });
   }
 
-  async #forget(session: string, presented: number, tell: () => void): Promise<void> {
+  async #forget(session: string, presented: number, report: () => void): Promise<void> {
     const forgotten = await this.#environment.storage.update((memory) => end(memory, session, presented)).catch(() => true);
-    if (forgotten && this.#announced === session) tell();
+    if (forgotten && this.#announced === session) report();
   }
 
-  /** Stores the tokens that an answer to the application brings, as one to a login does; whether it brings any. */
+  /** Stores what an answer to the application brings, as one to a login does; whether it brings any tokens. */
   async #note(answer: Answer): Promise<boolean> {
-    const position = readMarker(answer.header("Rekindle-Session"));
-    if (position) await this.#tell(position, readTokens(answer), true);
+    const told = readTold(answer);
+    const position = readMarker(answer.header("Rekindle-Session")) ?? (told.csrf ? await this.#held() : undefined);
+    if (position) await this.#began(position, told);
     return position !== undefined;
-  }
-
-  async #tell(position: Position, tokens: Pair | undefined, replaces: boolean): Promise<void> {
-    const isHeader = this.#settings.mode === "header";
-    const told = this.#environment.storage.update((memory) => {
-      const isSame = memory.tokens?.position.session === position.session;
-      tell(memory, position, isHeader && (isSame || replaces) ? tokens : undefined);
-    });
-    // Cookies are stored whatever happens here, and the marker says where they stand.
-    await (isHeader ? told : told.catch(() => {}));
   }
 
   /** Compares the session that is held with the one that the application knows of. */
   async #look(): Promise<void> {
     const held = await this.#held().catch(() => undefined);
     if (held?.session === this.#announced) return;
-    if (!held) return void this.#vanished(this.#announced!);
-    const isNew = await this.#environment.storage
-      .update((memory) => !isKnown(memory, held.session) && (tell(memory, held), true))
-      .catch(() => true);
-    this.#announced = held.session;
-    if (isNew) this.#emit("created", { session: held.session });
+    if (held) return this.#began(held, {});
+    // Nobody waits for this: the application's answer is there.
+    void this.#vanished(this.#announced!);
+  }
+
+  /** A session that may be new. Of all tabs that see it, the one that stores it first says so. */
+  async #began(position: Position, told: Told): Promise<void> {
+    const isNew = await this.#tell(position, told, true);
+    this.#announced = position.session;
+    if (isNew) this.#emit("created", { session: position.session });
+  }
+
+  /** Stores what an answer says; whether the session was not known before. */
+  async #tell(position: Position, told: Told, replaces: boolean): Promise<boolean> {
+    const isHeader = this.#settings.mode === "header";
+    const done = this.#environment.storage.update((memory) => {
+      const isSame = memory.tokens?.position.session === position.session;
+      const isNew = !isKnown(memory, position.session);
+      tell(memory, position, isHeader && !isSame && !replaces ? {} : told);
+      return isNew;
+    });
+    // Cookies are stored whatever happens here, and the marker says where they stand.
+    return isHeader ? done : done.catch(() => true);
   }
 
   /** The session's marker is gone. If nobody says why, somebody has signed out by a route of the application. */
   async #vanished(session: string): Promise<void> {
     await this.#environment.exclusively(async () => {});
-    await this.#environment.sleep(100);
+    await this.#environment.sleep(FRANKNESS);
     if (this.#announced === session && !(await this.#held())) this.#emit("signedOut", { session });
   }
 
-  async #announcement(): Promise<string | undefined> {
+  async #announcement(held: Position | undefined): Promise<readonly [commitment?: string, csrf?: string | undefined]> {
     const drawn = await this.#draw();
+    const read = this.#environment.storage.update((memory) => [announce(memory, drawn), csrfToken(memory, held)] as const);
     // Without storage, a login begins a bearer session.
-    return this.#environment.storage.update((memory) => announce(memory, drawn)).catch(() => undefined);
+    return read.catch(() => []);
   }
 
   #draw() {
@@ -395,15 +413,11 @@ export class Session {
 /** What an error of the network looks like to those who use `fetch`. */
 const unanswered = (cause: unknown) => new TypeError("the session could not be refreshed: there was no answer", { cause });
 
-interface Pair {
-  readonly access: string;
-  readonly refresh: string;
-}
-
-function readTokens(answer: Answer): Pair | undefined {
+function readTold(answer: Answer): Told {
   const access = answer.header("Rekindle-Access-Token");
   const refresh = answer.header("Rekindle-Refresh-Token");
-  return access && refresh ? { access, refresh } : undefined;
+  const csrf = answer.header("anti-csrf");
+  return { ...(access && refresh && { tokens: { access, refresh } }), ...(csrf && { csrf }) };
 }
 
 const errorOf = ({ body, status }: Answer) =>
