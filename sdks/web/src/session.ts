@@ -84,7 +84,7 @@ export class Session {
   readonly fetch = async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
     const url = typeof input === "string" ? input : input instanceof Request ? input.url : String(input);
     if (!this.concerns(url)) return this.#environment.fetch(input as string | Request, init);
-    const request = new Request(input, init);
+    const request = new Request(input instanceof Request ? input : this.#environment.resolve(url), init);
     // Pages, images and scripts: such requests cannot carry headers.
     const isBare = request.mode === "navigate" || request.mode === "no-cors";
     if (isBare || request.headers.has("authorization")) return this.#environment.fetch(request);
