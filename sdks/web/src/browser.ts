@@ -11,7 +11,6 @@ export function browser(name: string, cookie: string | undefined): Environment {
   const storage = new IndexedDb(name);
   const sleep = (milliseconds: number) => new Promise<void>((resolve) => void setTimeout(resolve, milliseconds));
   const random = (bytes: number) => crypto.getRandomValues(new Uint8Array(bytes));
-  const channel = "BroadcastChannel" in globalThis ? new BroadcastChannel(name) : undefined;
   const native = globalThis.fetch.bind(globalThis);
   return {
     fetch: native,
@@ -23,8 +22,29 @@ export function browser(name: string, cookie: string | undefined): Environment {
     storage,
     exclusively: (work) => (navigator.locks ? locked(name, work, sleep) : leased(storage, work, sleep, random)),
     marker: async () => (cookie ? readCookie(cookie) : undefined),
+    ...between(name),
+  };
+}
+
+/** The channel between the tabs and workers of an origin. */
+function between(name: string): Pick<Environment, "post" | "listen"> {
+  let channel: BroadcastChannel | undefined;
+  const connect = (heard: (message: unknown) => void) => {
+    channel = new BroadcastChannel(name);
+    channel.onmessage = ({ data }) => heard(data);
+  };
+  return {
     post: (message) => channel?.postMessage(message),
-    listen: (heard) => channel?.addEventListener("message", ({ data }) => heard(data)),
+    listen: (heard) => {
+      if (!("BroadcastChannel" in globalThis)) return;
+      connect(heard);
+      // A message to a page in the cache of the back button would throw it out of there.
+      globalThis.addEventListener?.("pagehide", () => {
+        channel?.close();
+        channel = undefined;
+      });
+      globalThis.addEventListener?.("pageshow", (event) => (event as PageTransitionEvent).persisted && connect(heard));
+    },
   };
 }
 

@@ -1,33 +1,43 @@
-// `refresh.js`: the script of the page that a backend answers to a page request whose access token has expired.
+// `refresh.js`: the script of the page that a backend answers to a page request whose access token has expired. It refreshes the
+// session, and loads the same page again:
 //
 // <script src="/auth/session/refresh.js" data-sign-in="/login"></script>
+// <p id="offline" hidden>The server cannot be reached.</p>
 
 import { rekindle } from "./index.js";
 
-/** How often one page may be tried before its visitor is sent to sign in. */
-const TRIES = 2;
-const COUNTER = "rekindle tries";
+/** A page that is loaded again and again would never end: after so many rounds within so many milliseconds, its visitor signs in. */
+const ROUNDS = 2;
+const WINDOW = 10_000;
 
 const { src, dataset } = document.currentScript as HTMLScriptElement;
 const base = new URL(src).pathname.replace(/\/session\/refresh\.js$/, "");
+const { prefix } = dataset;
+
+function isLoop(): boolean {
+  const key = `rekindle rounds ${location.pathname}${location.search}`;
+  const now = Date.now();
+  const since: number[] = JSON.parse(sessionStorage.getItem(key) ?? "[]");
+  const rounds = since.filter((at) => at <= now && now - at < WINDOW);
+  const isLoop = rounds.length >= ROUNDS;
+  sessionStorage.setItem(key, JSON.stringify(isLoop ? [] : [...rounds, now]));
+  return isLoop;
+}
+
+function signIn(): void {
+  const target = new URL(dataset["signIn"] ?? "/", location.href);
+  // Never to another origin, whatever the page says.
+  location.replace(target.origin === location.origin ? target.href : "/");
+}
 
 async function refresh(): Promise<void> {
-  const [page, tries] = JSON.parse(sessionStorage.getItem(COUNTER) ?? "[]");
-  const count = page === location.href ? tries : 0;
-  const lives = count < TRIES && (await rekindle({ base }).attemptRefreshingSession());
-  if (!lives) {
-    sessionStorage.removeItem(COUNTER);
-    const target = new URL(dataset["signIn"] ?? "/", location.origin);
-    // Never to another origin, whatever the page says.
-    return location.replace(target.origin === location.origin ? target.href : "/");
-  }
-  sessionStorage.setItem(COUNTER, JSON.stringify([location.href, count + 1]));
-  location.replace(location.href);
+  const session = rekindle({ base, ...(prefix && { prefix }) });
+  if (!isLoop() && (await session.attemptRefreshingSession())) location.reload();
+  else signIn();
 }
 
-/** No answer: the visitor sees the page that the server sent, and it tries again when there is a network. */
-function wait(): void {
+refresh().catch((error) => {
+  if (!(error instanceof TypeError)) return signIn();
+  document.getElementById("offline")?.removeAttribute("hidden");
   addEventListener("online", () => location.reload(), { once: true });
-}
-
-refresh().catch(wait);
+});

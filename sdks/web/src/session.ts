@@ -248,7 +248,11 @@ export class Session {
         if (held.commitment || this.#settings.mode === "header") return { is: "unanswered", cause };
       }
       const answer = await this.#ask("refresh", header);
-      if (!("status" in answer)) return answer;
+      if (!("status" in answer)) {
+        // The answer was lost on the way, but perhaps its cookies were not.
+        const now = await this.#held();
+        return answer.is === "unanswered" && now && isNewer(now, since) ? REFRESHED : answer;
+      }
       if (answer.status === 200) return this.#refreshed(answer);
       if (isTerminal(answer)) {
         await this.#over(held, answer);

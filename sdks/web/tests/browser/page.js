@@ -7,6 +7,7 @@ import { installXhr } from "rekindle-web/xhr";
 const violations = [];
 addEventListener("securitypolicyviolation", ({ violatedDirective }) => violations.push(violatedDirective));
 
+const native = fetch;
 const session = rekindle({ mode: new URLSearchParams(location.search).get("mode") ?? "cookie" });
 session.install();
 installXhr(session);
@@ -17,16 +18,15 @@ for (const type of ["created", "refreshed", "signedOut", "expired", "theft", "of
 }
 
 const by = {
-  fetch: async (method, path, body) => {
-    const headers = body ? { "content-type": "application/json" } : {};
-    const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+  fetch: async (method, path, form) => {
+    const answer = await fetch(path, { method, body: form && new URLSearchParams(form) });
     return { status: answer.status, body: await answer.text() };
   },
-  axios: async (method, path, body) => {
-    const answer = await axios({ method, url: path, data: body, validateStatus: null, responseType: "text" });
+  axios: async (method, path) => {
+    const answer = await axios({ method, url: path, validateStatus: null, responseType: "text" });
     return { status: answer.status, body: answer.data };
   },
-  xhr: (method, path, body) =>
+  xhr: (method, path) =>
     new Promise((resolve, reject) => {
       const request = new XMLHttpRequest();
       const heard = [];
@@ -37,16 +37,15 @@ const by = {
       request.onload = async () => resolve({ status: request.status, body: await request.response.text(), heard });
       request.onerror = () => reject(new Error("network"));
       request.open(method, path);
-      if (body) request.setRequestHeader("content-type", "application/json");
-      request.send(body && JSON.stringify(body));
+      request.send();
     }),
 };
 
 /** Asks again while the network or a server fails. */
-const insist = async (method, path, body) => {
+const insist = async (method, path) => {
   for (let attempt = 1; ; attempt++) {
     try {
-      const answer = await by.fetch(method, path, body);
+      const answer = await by.fetch(method, path);
       if (answer.status < 500 || attempt === 30) return answer;
     } catch (error) {
       if (attempt === 30) throw error;
@@ -63,4 +62,4 @@ const byWorker = async (method, path) => {
   return answered;
 };
 
-window.page = { session, events, violations, ...by, insist, byWorker };
+window.page = { session, native, events, violations, ...by, insist, byWorker };

@@ -52,6 +52,8 @@ export class Proxy {
     forwarded.end(body);
     const [answer] = await once(forwarded, "response");
     const content = await buffer(answer);
+    // No script sees the headers of a redirect: to a login in header mode, applications do not answer with one.
+    if (request.headers["rekindle-mode"] === "header" && answer.statusCode === 303) answer.statusCode = 200;
     if (after === "drop") return response.destroy();
     if (after !== "cut") {
       await sleep(after);

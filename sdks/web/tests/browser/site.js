@@ -28,9 +28,8 @@ export class Site {
   /** Starts the program, which lives behind `proxy.address` then; its access tokens live so many seconds. */
   static async start(accessTokens) {
     const site = new this();
-    const [command, ...args] = process.env.REKINDLE_BACKEND.split(" ");
-    const backend = spawn(command, args, {
-      env: { ...process.env, ACCESS_TOKEN_SECONDS: String(accessTokens) },
+    const backend = spawn(process.env.REKINDLE_BACKEND, {
+      env: { PORT: "0", DEFINITION: JSON.stringify({ access_token: { lifetime: accessTokens } }) },
       stdio: ["ignore", "pipe", "inherit"],
     });
     site.#backend = backend;
@@ -42,9 +41,8 @@ export class Site {
       backend.on("error", reject);
       backend.on("exit", (code) => reject(new Error(`the backend ended with ${code}`)));
     });
-    site.backend = address;
     site.proxy = await Proxy.start(address, {
-      "/": page("text/html", HTML),
+      "/app": page("text/html", HTML),
       "/elsewhere": page("text/html", "<!doctype html><title>elsewhere</title>"),
       "/page.js": page("text/javascript", bundle("page.js")),
       "/worker.js": page("text/javascript", bundle("worker.js")),
