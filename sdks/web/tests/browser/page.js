@@ -41,13 +41,12 @@ const by = {
     }),
 };
 
-/** Asks again while the network or a server fails, and where a token has grown old while it waited for a slow network. */
+/** Asks again while the network or a server fails. */
 const insist = async (method, path) => {
   for (let attempt = 1; ; attempt++) {
     try {
       const answer = await by.fetch(method, path);
-      const isOld = answer.status === 401 && JSON.parse(answer.body).code === "access_token_expired";
-      if ((answer.status < 500 && !isOld) || attempt === 30) return answer;
+      if (answer.status < 500 || attempt === 30) return answer;
     } catch (error) {
       if (attempt === 30) throw error;
     }
