@@ -6,8 +6,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { chromium } from "playwright-core";
 
-import { random, trouble } from "./browser/proxy.js";
+import { trouble } from "./browser/proxy.js";
 import { Site } from "./browser/site.js";
+import { random } from "./world.js";
 
 const REFRESH = "/auth/session/refresh";
 /** How many users go through trouble at once. */

@@ -298,7 +298,8 @@ describe("answers that are no end", () => {
     backend.serve = (request) =>
       request.path === REFRESH ? { status: 401, problem: true, body: { code: "token_scope_mismatch" } } : serve(request);
     assert.equal((await world.until(me(tab))).status, 401);
-    await assert.rejects(world.until(tab.client.attemptRefreshingSession()), { name: "RekindleError", code: "token_scope_mismatch", status: 401 });
+    const error = { name: "RekindleError", code: "token_scope_mismatch", status: 401 };
+    await assert.rejects(world.until(tab.client.attemptRefreshingSession()), error);
     assert.deepEqual(tab.kinds(), ["created", "failed", "failed"]);
     assert.equal(await world.until(tab.client.doesSessionExist()), true);
   });

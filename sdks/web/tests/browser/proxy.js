@@ -91,11 +91,3 @@ export const trouble = (random) => () => {
   const lost = random();
   return { before: lost < 0.08 ? "drop" : late(), after: lost > 0.92 ? "drop" : lost > 0.84 ? "cut" : late() };
 };
-
-/** Numbers below 1 that the seed decides: mulberry32. */
-export const random = (seed) => () => {
-  seed = (seed + 0x6d2b79f5) | 0;
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-  return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-};
