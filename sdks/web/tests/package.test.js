@@ -41,3 +41,8 @@ it("publishes every file that it exports, with types", () => {
   for (const path of [...exported, about.types, "./README.md"]) assert.ok(paths.includes(path), path);
   assert.ok(!paths.some((path) => path.startsWith("./tests/")));
 });
+
+it("is what backends serve to pages that have to refresh", () => {
+  const built = readFileSync(`${folder}dist/refresh.js`, "utf8");
+  assert.equal(readFileSync(process.env.REFRESH_SCRIPT, "utf8"), built, "copy dist/refresh.js there");
+});

@@ -7,6 +7,7 @@ use super::{Answer, Web};
 /// Only a script and requests of this very site; the page has nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
+/// What `npm run build` makes of `sdks/web/src/page.ts`, whose tests compare them: the browser's openings are its own matter.
 const SCRIPT: &str = include_str!("refresh.js");
 
 impl Web {
@@ -14,10 +15,14 @@ impl Web {
     /// without a session, it goes to [`super::Settings::sign_in`].
     pub fn refresh_page(&self) -> Answer {
         let (base, sign_in) = (&self.settings.base, &self.settings.sign_in);
-        // Both are paths of harmless characters: `Web::new` has checked them.
+        let prefix = match self.settings.prefix.as_str() {
+            "" => String::new(),
+            prefix => format!(" data-prefix=\"{prefix}\""),
+        };
+        // All are of harmless characters: `Web::new` has checked them.
         let body = format!(
             "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>One moment</title>\n\
-             <script src=\"{base}/session/refresh.js\" data-sign-in=\"{sign_in}\"></script>\n\
+             <script src=\"{base}/session/refresh.js\" data-sign-in=\"{sign_in}\"{prefix}></script>\n\
              <p id=\"offline\" hidden>The server cannot be reached at the moment. Load this page again in a while.\n\
              <noscript><p>Your session has to be renewed, which needs a script. <a href=\"{sign_in}\">Sign in again</a></noscript>\n"
         );
@@ -57,6 +62,8 @@ mod tests {
         assert_eq!(page.status, 401);
         assert!(page.body.contains("<script src=\"/a.b/auth/session/refresh.js\" data-sign-in=\"/login\"></script>"));
         assert_eq!(page.body.matches("<script").count(), 1);
+        let named = web(|s| s.prefix = "shop".into()).refresh_page();
+        assert!(named.body.contains("data-sign-in=\"/login\" data-prefix=\"shop\"></script>"));
         let policy = page.headers["content-security-policy"].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"));
         assert_eq!(page.headers["cache-control"], "no-store");

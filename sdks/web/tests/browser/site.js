@@ -2,7 +2,6 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 import esbuild from "esbuild";
@@ -46,7 +45,6 @@ export class Site {
       "/elsewhere": page("text/html", "<!doctype html><title>elsewhere</title>"),
       "/page.js": page("text/javascript", bundle("page.js")),
       "/worker.js": page("text/javascript", bundle("worker.js")),
-      "/auth/session/refresh.js": page("text/javascript", readFileSync(new URL("../../dist/refresh.js", import.meta.url))),
     });
     return site;
   }
