@@ -16,7 +16,7 @@ const { clients } = require(path.join(sdks, "clients"));
 const { Site } = require(path.join(sdks, "site"));
 const { Visitor } = require(path.join(sdks, "visitor"));
 
-const [SECONDS, VISITORS] = [5, 16];
+const [WARM, SECONDS, VISITORS] = [3, 5, 16];
 const WANTED = ["supertokens-node 24.0.3 on express", "supertokens-python 0.31.4 on fastapi"];
 
 /** CPU milliseconds that a process has used. */
@@ -25,16 +25,24 @@ const cpu = (pid) => {
   return (Number(fields[11]) + Number(fields[12])) * 10;
 };
 
-/** All visitors at once, each one thing after the other; `step` is given a visitor, and says how many requests it made. */
-const measure = async (site, visitors, name, step) => {
-  const pids = [site.app.pid, site.cores[0].pid];
-  const before = pids.map(cpu);
+/** All visitors at once, each one thing after the other, for so many seconds; how many requests they made. */
+const loop = async (visitors, seconds, step) => {
   const started = Date.now();
   let requests = 0;
   const run = async (visitor) => {
-    while (Date.now() - started < SECONDS * 1000) requests += await step(visitor);
+    while (Date.now() - started < seconds * 1000) requests += await step(visitor);
   };
   await Promise.all(visitors.map(run));
+  return requests;
+};
+
+/** `step` is given a visitor, and says how many requests it made. */
+const measure = async (site, visitors, name, step) => {
+  await loop(visitors, WARM, step);
+  const pids = [site.app.pid, site.cores[0].pid];
+  const before = pids.map(cpu);
+  const started = Date.now();
+  const requests = await loop(visitors, SECONDS, step);
   const seconds = (Date.now() - started) / 1000;
   const [app, server] = pids.map((pid, at) => ((cpu(pid) - before[at]) * 1000) / requests);
   console.log(`| ${name} | ${(requests / seconds).toFixed(0)} | ${app.toFixed(0)} | ${server.toFixed(0)} |`);
