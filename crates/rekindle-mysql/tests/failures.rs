@@ -383,7 +383,13 @@ async fn a_full_server_is_unavailable_for_writes_and_answers_reads_until_there_i
     assert!(full(&outcome), "{outcome}");
     // Nothing of it is there, and what is can be read.
     assert_eq!(row(&*store, first.id).await, first);
-    let there = store.records(Section::Sessions, Some(RecordKey::Session(first.id)), u32::MAX).await.unwrap();
+    let (mut there, mut last) = (Vec::new(), RecordKey::Session(first.id));
+    loop {
+        let page = store.records(Section::Sessions, Some(last.clone()), u32::MAX).await.unwrap();
+        let Some(record) = page.last() else { break };
+        last = record.key();
+        there.extend(page);
+    }
     assert!(there.starts_with(&written) && !there.iter().any(|record| refused.contains(record)));
 
     store.remove(written.iter().take(2_000).map(Record::key).collect()).await.unwrap();

@@ -72,6 +72,8 @@ async fn a_server_that_hangs_is_given_up_in_time() {
     let store = open(&(server.new_url() + "&timeout_ms=500&connect_timeout_ms=500")).await;
     let session = start(&store, session("ada")).await;
     server.server().signal("STOP");
+    // The signal is on its way.
+    while store.ping().await.is_ok() {}
     #[expect(clippy::disallowed_methods, reason = "the limit is of real time")]
     let began = Instant::now();
     let advance = advance_of(&session, at(1));

@@ -262,7 +262,9 @@ async fn what_is_no_token_of_this_place_is_refused() {
         }
         let tokens = begin(&rekindle, "ada").await;
         let mut forged = tokens.access_token.expose().to_owned();
-        forged.replace_range(forged.len() - 9..forged.len() - 8, if forged.ends_with('A') { "B" } else { "_" });
+        let at = forged.len() - 9;
+        let other = if forged[at..].starts_with('A') { "B" } else { "A" };
+        forged.replace_range(at..=at, other);
         assert_eq!(code(rekindle.verify(&Token::new(forged), Trust::FailOpen).await), Code::TokenMalformed);
         assert_eq!(code(rekindle.mint(&tokens.refresh_token, Some(Seconds(61))).await), Code::InvalidRequest);
     }
