@@ -142,7 +142,7 @@ impl<'a> Importer<'a> {
         };
         let Some(refresh_key) = &app.refresh_key else {
             let why = "it has no `refresh_token_key`".to_owned();
-            return Ok(if app.sessions == 0 { Ok(self.untouched(app_id).await?) } else { Err(why) });
+            return Ok(if app.sessions == 0 { Ok(self.without_sessions(app_id).await?) } else { Err(why) });
         };
         let core_config = self.core_config(id, &app.config, report);
         let mut application = self.application(app_id.clone(), &core_config).await?;
@@ -204,8 +204,8 @@ impl<'a> Importer<'a> {
         }
     }
 
-    /// An app that was never used in the core.
-    async fn untouched(&self, id: AppId) -> anyhow::Result<Target> {
+    /// An app of the core that has no sessions, and nothing to take over.
+    async fn without_sessions(&self, id: AppId) -> anyhow::Result<Target> {
         let application = Application::new(self.config, id);
         Ok(Target { definition: self.definition(&application).await?, application })
     }
@@ -309,13 +309,13 @@ impl Work<'_> {
 
     /// Ends what was imported and is not among the core's sessions any more, unless its client has come over; how many these were.
     async fn end_what_is_gone(&self, seen: &HashSet<SessionId>, now: Timestamp) -> anyhow::Result<u64> {
+        let products: HashSet<_> = self.targets.values().map(|target| target.application.id.product()).collect();
         let (mut gone, mut after) = (0, None);
         loop {
             let page = self.backend.store.store().records(Section::Sessions, after.take(), PAGE).await?;
             let Some(last) = page.last().map(Record::key) else { return Ok(gone) };
-            let scopes: HashSet<_> = self.targets.values().map(|target| target.application.id.product()).collect();
             let is_gone = |session: &Session| {
-                scopes.contains(&session.scope.product)
+                products.contains(&session.scope.product)
                     && session.end(now).is_none()
                     && plan::is_untouched(session)
                     && !seen.contains(&session.id)
