@@ -30,7 +30,11 @@ const loop = async (visitors, seconds, step) => {
   const started = Date.now();
   let requests = 0;
   const run = async (visitor) => {
-    while (Date.now() - started < seconds * 1000) requests += await step(visitor);
+    while (Date.now() - started < seconds * 1000) {
+      // Not in one expression: others count while this one waits.
+      const made = await step(visitor);
+      requests += made;
+    }
   };
   await Promise.all(visitors.map(run));
   return requests;

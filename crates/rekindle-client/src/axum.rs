@@ -13,45 +13,18 @@ mod extract;
 mod layer;
 mod routes;
 
-use std::sync::Arc;
-
 use ::axum::{
     Router,
     response::{IntoResponse, Response},
 };
 
-use crate::{
-    handle::{Rekindle, Trust},
-    problem::Problem,
-    web::{Answer, Web},
-};
+use crate::{problem::Problem, web::Answer};
 
-pub use extract::{Checked, Online, Refused, Rendered, Session, SignIn, SignedIn, SignedOut};
+pub use crate::exchange::{Session, Sessions, SignIn, SignedIn, SignedOut};
+pub use extract::{Checked, Online, Refused, Rendered};
 pub use layer::{SessionLayer, SessionService};
 
-/// A handle and the rules of the web, as layer, extractors and routes share them. Cheap to clone.
-#[derive(Clone)]
-pub struct Sessions {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    rekindle: Rekindle,
-    web: Web,
-    trust: Trust,
-}
-
 impl Sessions {
-    /// Sessions of this handle, by these rules. [`Session`] trusts as [`Trust::FailOpen`] says.
-    pub fn new(rekindle: Rekindle, web: Web) -> Self {
-        Self::trusting(rekindle, web, Trust::default())
-    }
-
-    /// The same where [`Session`] trusts as `trust` says.
-    pub fn trusting(rekindle: Rekindle, web: Web, trust: Trust) -> Self {
-        Self { inner: Arc::new(Inner { rekindle, web, trust }) }
-    }
-
     /// The router with the routes under [`crate::web::Settings::base`], all of it behind the layer.
     pub fn mount<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
         router.merge(routes::routes(self)).layer(self.layer())
@@ -61,16 +34,6 @@ impl Sessions {
     /// cookies, and lets the scripts of listed origins read the answers.
     pub fn layer(&self) -> SessionLayer {
         SessionLayer::new(self.clone())
-    }
-
-    /// The handle.
-    pub fn rekindle(&self) -> &Rekindle {
-        &self.inner.rekindle
-    }
-
-    /// The rules of the web.
-    pub fn web(&self) -> &Web {
-        &self.inner.web
     }
 }
 

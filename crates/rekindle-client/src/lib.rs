@@ -36,6 +36,7 @@
 //! - [`handle`]: [`Rekindle`] and its methods, with the codes that each answers;
 //! - [`session`]: what goes in and comes out; [`problem`]: what goes wrong, by the API's codes;
 //! - [`web`]: cookies, CSRF, proofs, pages and answers, as pure functions; the contract with the browser SDK;
+//! - [`exchange`]: a request's way through both, for the adapter of any framework;
 //! - `axum` (feature `axum`): the layer, the extractors and the routes;
 //! - `remote` (feature `remote`): which servers are asked, and how.
 //!
@@ -44,6 +45,7 @@
 #[cfg(feature = "axum")]
 pub mod axum;
 mod embedded;
+pub mod exchange;
 pub mod handle;
 pub mod problem;
 #[cfg(feature = "remote")]

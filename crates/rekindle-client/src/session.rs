@@ -9,7 +9,7 @@ use rekindle::{
     refresh::{Commitment, Proof},
     session::{Auth, Client, EndReason, Env, Scope, Session, SessionId, Tag, UserId},
 };
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -142,7 +142,7 @@ pub struct Minted {
 }
 
 /// Whether a session lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum State {
@@ -151,7 +151,7 @@ pub enum State {
 }
 
 /// A session's row, as it was when it was read.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionInfo {
     /// Its id.
     pub id: SessionId,
@@ -247,6 +247,20 @@ pub struct List {
 /// Where a page ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub(crate) String);
+
+impl Cursor {
+    /// The text, to be kept between two pages.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Cursor {
+    /// A text that [`Cursor::as_str`] gave. Another one is refused when a page is asked for.
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
 
 /// A page of sessions.
 #[derive(Debug, Clone)]

@@ -27,6 +27,8 @@ pub use marker::Marker;
 pub use proof::Claim;
 pub use settings::{Cookies, InvalidSettings, SameSite, Settings, Web};
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, Method, header};
 use rekindle::session::Client;
 
@@ -59,6 +61,8 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// The host and port that it was sent to: `Host`, or `:authority` in HTTP/2.
     pub authority: Option<&'a str>,
+    /// From which address it came, if that is known.
+    pub ip: Option<IpAddr>,
 }
 
 impl<'a> Request<'a> {
@@ -107,8 +111,9 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// From where it came, as far as its headers tell; the address is the caller's to know.
-    pub fn client(&self, ip: Option<String>) -> Client {
+    /// From where it came, as far as it tells.
+    pub fn client(&self) -> Client {
+        let ip = self.ip.map(|ip| ip.to_string());
         let user_agent = self.headers.get(header::USER_AGENT).map(|ua| String::from_utf8_lossy(ua.as_bytes()).into());
         Client { ip, user_agent, device: None }.bounded()
     }
@@ -154,7 +159,7 @@ mod testing {
         }
 
         pub(super) fn request(&self) -> Request<'_> {
-            Request { method: &self.method, path: "/", headers: &self.headers, authority: None }
+            Request { method: &self.method, path: "/", headers: &self.headers, authority: None, ip: None }
         }
     }
 

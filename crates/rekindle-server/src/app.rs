@@ -29,6 +29,7 @@ struct State {
     api_keys: ApiKeys,
     rate_limit: Arc<RateLimit<String>>,
     prepared: supertokens::Prepared,
+    verified_tokens: supertokens::VerifiedTokens,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
     openapi: Bytes,
@@ -48,6 +49,7 @@ impl App {
             api_keys: ApiKeys::default(),
             rate_limit: Arc::new(RateLimit::new(&config.limits)),
             prepared: supertokens::Prepared::default(),
+            verified_tokens: supertokens::VerifiedTokens::default(),
             config,
             metrics,
             lifecycle: Lifecycle::default(),
@@ -104,6 +106,11 @@ impl App {
     /// The apps of the SuperTokens face whose definitions have this server's settings.
     pub(crate) fn prepared(&self) -> &supertokens::Prepared {
         &self.0.prepared
+    }
+
+    /// The access tokens of the SuperTokens face that were verified of late.
+    pub(crate) fn verified_tokens(&self) -> &supertokens::VerifiedTokens {
+        &self.0.verified_tokens
     }
 
     /// Everything that is counted.

@@ -28,11 +28,11 @@ use rekindle::{
     session::{Env, Scope, Tag},
     store::AuditEntry,
 };
+use rekindle_embedded::files;
 
 use crate::{
     app,
     config::{Config, Overrides, Problems, Secret},
-    runtime::files,
 };
 
 /// Rekindle: sessions that no thief can share and no bad network can end.

@@ -17,11 +17,12 @@ use rekindle::{
     keys::{KeySchedule, MAX_ACCESS_LIFETIME},
     session::Tag,
 };
+use rekindle_embedded::Location;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Overrides, Problem, Problems};
-pub use supertokens::{RecentTokenReuse, SameSite, SuperTokens, Translated};
+pub use supertokens::{RecentTokenReuse, SameSite, SuperTokens, TokenAlgorithm, Translated};
 pub use value::{AudienceTemplate, HttpUrl, Network, Secret, Span, StoreUrl, Whole};
 
 /// The whole configuration of a server. Unknown keys are errors.
@@ -113,10 +114,21 @@ impl Config {
 
     /// The path of the SQLite file, if the store is one.
     pub fn sqlite_path(&self) -> Option<PathBuf> {
-        match &self.store {
-            StoreUrl::Sqlite(path) => Some(path.clone().unwrap_or_else(|| self.data_dir.join("rekindle.db"))),
-            StoreUrl::Postgres(_) | StoreUrl::Mysql(_) | StoreUrl::Redis(_) => None,
+        match self.location() {
+            Location::Sqlite(path) => Some(path),
+            Location::Postgres(_) | Location::Mysql(_) | Location::Redis(_) => None,
         }
+    }
+
+    /// Where the store is.
+    pub fn location(&self) -> Location {
+        let url = match &self.store {
+            StoreUrl::Sqlite(path) => {
+                return Location::Sqlite(path.clone().unwrap_or_else(|| self.data_dir.join("rekindle.db")));
+            }
+            StoreUrl::Postgres(url) | StoreUrl::Mysql(url) | StoreUrl::Redis(url) => url,
+        };
+        Location::parse(url.expose(), &self.data_dir).expect("the URL was read once")
     }
 
     /// The path of the revocation log.

@@ -1,13 +1,10 @@
 //! From a valid configuration to a running server.
 //!
-//! [`Backend`] is the engine on its store, which the command line uses, too. [`Server`] puts the listeners around it, and the
+//! [`open`] gives the engine on its store, which the command line uses, too. [`Server`] puts the listeners around it, and the
 //! work that no request asks for: `upkeep`, and the `deliveries` of webhooks.
 
 mod deliveries;
-pub mod files;
-mod lock;
 mod metered;
-mod store;
 mod upkeep;
 
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -15,19 +12,15 @@ use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::D
 use axum::{Router, http::header, routing::get};
 use prometheus_client::metrics::gauge::Gauge;
 use rekindle::{
-    clock::{Clock, Seconds, SystemClock},
-    engine::{Engine, OpenError, Parts, Settings},
+    clock::Seconds,
+    engine::Settings,
     refresh::{InvalidSecrets, SecretRing},
-    revocation_log::FileRevocationLog,
-    rng::{Rng, SystemRng},
     store::Store,
 };
-use rekindle_sqlite::FileError;
+use rekindle_embedded::{Embedded, OpenError, Opened};
 use tokio::sync::watch;
 
 pub use deliveries::{Endpoint, endpoint};
-pub use lock::StoreLock;
-pub use store::OpenStore;
 
 use crate::{
     app::{self, App},
@@ -41,39 +34,12 @@ use metered::MeteredStore;
 /// Why a server does not start, or a command has no store to work on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A file or directory cannot be used.
-    #[error("{what} `{}`: {source}", path.display())]
-    File {
-        /// What it is.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
     /// The data directory has no master secrets, and none are configured elsewhere.
     #[error("there are no master secrets `{}`: set --config, or run this where the server runs", .0.display())]
     NoSecrets(PathBuf),
-    /// A restore replaces the store at the moment, or something uses it that must not.
-    #[error("`{}` is in use: {why}", path.display())]
-    InUse {
-        /// The store.
-        path: PathBuf,
-        /// By whom.
-        why: &'static str,
-    },
-    /// Root would leave files that the server cannot use.
-    #[error(
-        "`{}` belongs to the user with the id {owner}: what root writes there, the server cannot use. Run this as that user, like \
-         `sudo -u '#{owner}' rekindle …`",
-        path.display()
-    )]
-    Root {
-        /// The data directory.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-    },
+    /// The engine or its store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -85,21 +51,6 @@ pub enum StartError {
     /// The text of the master secrets is wrong.
     #[error("the master secrets: {0}")]
     Secrets(#[from] InvalidSecrets),
-    /// The store's file is wrong.
-    #[error(transparent)]
-    Sqlite(#[from] FileError),
-    /// PostgreSQL cannot be used as a store.
-    #[error(transparent)]
-    Postgres(#[from] rekindle_postgres::OpenError),
-    /// MySQL or MariaDB cannot be used as a store.
-    #[error(transparent)]
-    Mysql(#[from] rekindle_mysql::OpenError),
-    /// Redis cannot be used as a store.
-    #[error(transparent)]
-    Redis(#[from] rekindle_redis::OpenError),
-    /// The engine would harm the store.
-    #[error(transparent)]
-    Engine(#[from] OpenError),
     /// The certificate or its key is wrong.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -108,44 +59,22 @@ pub enum StartError {
     Webhooks(#[from] reqwest::Error),
 }
 
-impl StartError {
-    /// With what the file is and where.
-    pub fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::File { what, path, source }
-    }
+/// Opens secrets, store and revocation log of a configuration, and the engine on them.
+pub async fn open(config: &Config) -> Result<Opened, StartError> {
+    open_with(config, |store| store).await
 }
 
-/// The engine on its store.
-pub struct Backend {
-    /// What decides.
-    pub engine: Engine,
-    /// What it decides on.
-    pub store: OpenStore,
-}
-
-impl Backend {
-    /// Opens secrets, store and revocation log, and the engine on them.
-    pub async fn open(config: &Config) -> Result<Self, StartError> {
-        Self::on(config, |store| store).await
-    }
-
-    async fn on(config: &Config, decorate: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Result<Self, StartError> {
-        let secrets = secrets(config)?;
-        let store = OpenStore::open(config).await?;
-        let log = config.revocation_log_path();
-        let revocation_log =
-            FileRevocationLog::open(&log, SystemClock.now()).map_err(StartError::file("the revocation log", log))?;
-        let parts = Parts {
-            store: decorate(store.shared()),
-            revocation_log: Arc::new(revocation_log),
-            clock: Arc::new(SystemClock),
-            rng: Arc::new(SystemRng::default()),
-            secrets,
-            settings: settings(config),
-        };
-        Ok(Self { engine: Engine::open(parts).await?, store })
-    }
+async fn open_with(
+    config: &Config,
+    decorate: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+) -> Result<Opened, StartError> {
+    let embedded = Embedded {
+        secrets: Some(secrets(config)?),
+        revocation_log: Some(config.revocation_log_path()),
+        settings: settings(config),
+        ..Embedded::new(config.location(), &config.data_dir, config.issuer())
+    };
+    Ok(embedded.open_with(decorate).await?)
 }
 
 /// The master secrets of a configuration.
@@ -157,21 +86,9 @@ pub fn secrets(config: &Config) -> Result<SecretRing, StartError> {
     };
     let text = source.read().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound if config.secrets.is_none() => StartError::NoSecrets(path),
-        _ => StartError::file("the master secrets", path)(e),
+        _ => OpenError::file("the master secrets", path)(e).into(),
     })?;
     Ok(SecretRing::parse(text.expose())?)
-}
-
-/// For development: makes the data directory and, unless secrets are configured, a master secret in it where there is none.
-pub fn make_development_files(config: &Config, rng: &dyn Rng) -> Result<(), StartError> {
-    files::private_dir(&config.data_dir)?;
-    match &config.secrets {
-        Some(_) => Ok(()),
-        None => {
-            let text = SecretRing::generate(1, rng);
-            files::new_private_file(&config.data_dir.join("secrets"), &format!("{}\n", *text)).map(drop)
-        }
-    }
 }
 
 fn settings(config: &Config) -> Settings {
@@ -198,7 +115,7 @@ pub struct Server {
     listener: Listener,
     metrics: Option<Listener>,
     deliveries: Deliveries,
-    backend: Backend,
+    opened: Opened,
 }
 
 impl Server {
@@ -215,13 +132,13 @@ impl Server {
             Some(address) => Some(bind(address, &config, Gauge::default()).await?.0),
             None => None,
         };
-        let backend = Backend::on(&config, |store| Arc::new(MeteredStore::new(store, metrics.clone()))).await?;
-        if let Some(counts) = backend.store.commit_counts() {
-            metrics.count_commits(counts);
+        let opened = open_with(&config, |store| Arc::new(MeteredStore::new(store, metrics.clone()))).await?;
+        if let Some(sqlite) = opened.store.sqlite().cloned() {
+            metrics.count_commits(Box::new(move || sqlite.committed()));
         }
-        let deliveries = Deliveries::new(&config, backend.engine.clone())?;
-        let app = App::with_metrics(config, backend.engine.clone(), metrics);
-        Ok(Self { app, address, listener, metrics: metrics_listener, deliveries, backend })
+        let deliveries = Deliveries::new(&config, opened.engine.clone())?;
+        let app = App::with_metrics(config, opened.engine.clone(), metrics);
+        Ok(Self { app, address, listener, metrics: metrics_listener, deliveries, opened })
     }
 
     /// The app that it serves.
@@ -236,7 +153,7 @@ impl Server {
 
     /// Serves until `stop`, then drains: no new requests, those under way finish, what waits is written.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { app, listener, metrics, deliveries, backend, .. } = self;
+        let Self { app, listener, metrics, deliveries, opened, .. } = self;
         let lifecycle = app.lifecycle().clone();
         let (stopped, stopping) = watch::channel(false);
         let upkeep = tokio::spawn(upkeep::run(app.clone()));
@@ -255,7 +172,7 @@ impl Server {
         let _ = deliveries.await;
         upkeep.abort();
         // Generations that were seen in use, and endings that the revocation log lacks.
-        if let Err(error) = backend.engine.upkeep().await {
+        if let Err(error) = opened.engine.upkeep().await {
             tracing::warn!(%error, "the last upkeep failed");
         }
         tracing::info!("stopped");

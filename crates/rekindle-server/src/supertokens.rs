@@ -20,6 +20,7 @@ mod path;
 mod payload;
 mod reply;
 mod settings;
+mod verified;
 
 use axum::{
     body::Bytes,
@@ -45,6 +46,7 @@ use reply::Reply;
 
 pub(crate) use application::Prepared;
 pub(crate) use settings::api_keys;
+pub(crate) use verified::VerifiedTokens;
 
 /// The paths of the face, for labels.
 pub(crate) fn routes() -> impl Iterator<Item = &'static str> {
@@ -63,6 +65,8 @@ pub(crate) async fn answer(State(server): State<App>, request: Request) -> Respo
         }
         Some(Target { app, tenant, route: Some(route) }) => {
             let reply = match Call::of(server, app, tenant, route, request).await {
+                // A verification may be given up: what it writes, the next one writes.
+                Ok(call) if call.route.resource == Resource::Verify => endpoint::answer(call).await,
                 // What is begun is carried out, also when the caller hangs up.
                 Ok(call) => to_completion(endpoint::answer(call)).await,
                 Err(reply) => reply,

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rekindle::clock::Timestamp;
@@ -105,7 +107,7 @@ pub(crate) fn prepare(path: &Path, now: Timestamp) -> Result<(), FileError> {
     if !is_empty(&connection).map_err(&fail)? {
         check_version(&connection, path)?;
     }
-    connection.pragma_update(None, "journal_mode", "wal").map_err(&fail)?;
+    use_wal(&connection).map_err(&fail)?;
     connection.pragma_update(None, "synchronous", "full").map_err(&fail)?;
     migrate(&mut connection, path, now)?;
     if is_new {
@@ -113,6 +115,22 @@ pub(crate) fn prepare(path: &Path, now: Timestamp) -> Result<(), FileError> {
         sync_directory_of(path)?;
     }
     Ok(())
+}
+
+/// Switches to the write-ahead log. Of several that open a new file at once, each may hold what another one needs: SQLite then says
+/// "busy" without waiting.
+fn use_wal(connection: &Connection) -> rusqlite::Result<()> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut tries = crate::BUSY_TIMEOUT.as_millis() / PAUSE.as_millis();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(error) if tries > 0 && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                tries -= 1;
+                thread::sleep(PAUSE);
+            }
+            switched => return switched,
+        }
+    }
 }
 
 /// Checks a file that nobody needs to be serving from: that it is whole, ours, and of this schema version.

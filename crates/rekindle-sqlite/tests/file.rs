@@ -1,7 +1,8 @@
 //! The file: what is made, migrated, refused, copied and shared; and that no damaged row is ever guessed at.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread;
 
 use rekindle::journal::{Event, EventKind};
 use rekindle::keys::{Algorithm, SigningKey};
@@ -355,4 +356,23 @@ async fn a_damaged_row_is_corrupt_by_table_column_and_id() {
     Connection::open(&path).unwrap().execute_batch(elsewhere).unwrap();
     let error = StoreError::Corrupt { table: "bans", column: "scope", id: "x'657665'".into() };
     assert_eq!(store.records(Section::Bans, None, 10).await, Err(error));
+}
+
+#[test]
+fn many_may_open_a_new_file_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..30 {
+        let path = folder.path().join(format!("{round}.db"));
+        let at_once = Barrier::new(8);
+        thread::scope(|scope| {
+            let open = || {
+                at_once.wait();
+                SqliteStore::open(&path, T0).unwrap();
+            };
+            for _ in 0..8 {
+                scope.spawn(open);
+            }
+        });
+        SqliteStore::verify_file(&path).unwrap();
+    }
 }

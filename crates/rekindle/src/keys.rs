@@ -81,17 +81,20 @@ pub enum Chain {
     Access(Algorithm),
     /// RS256 keys for tokens of another format, replaced by the schedule.
     Dynamic,
+    /// ES256 keys for the same tokens, where their verifiers take them.
+    DynamicEs256,
     /// RS256 keys for tokens of another format, replaced only by hand.
     Static,
 }
 
 impl Chain {
     /// Every chain.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Access(Algorithm::EdDsa),
         Self::Access(Algorithm::Es256),
         Self::Access(Algorithm::Rs256),
         Self::Dynamic,
+        Self::DynamicEs256,
         Self::Static,
     ];
 
@@ -99,6 +102,7 @@ impl Chain {
     pub fn algorithm(self) -> Algorithm {
         match self {
             Self::Access(algorithm) => algorithm,
+            Self::DynamicEs256 => Algorithm::Es256,
             Self::Dynamic | Self::Static => Algorithm::Rs256,
         }
     }
@@ -108,6 +112,7 @@ impl Chain {
         match self {
             Self::Access(algorithm) => algorithm.as_str(),
             Self::Dynamic => "RS256-dynamic",
+            Self::DynamicEs256 => "ES256-dynamic",
             Self::Static => "RS256-static",
         }
     }
@@ -128,9 +133,8 @@ impl fmt::Display for Chain {
 impl FromStr for Chain {
     type Err = InvalidName;
     fn from_str(s: &str) -> Result<Self, InvalidName> {
-        Self::ALL.into_iter().find(|chain| chain.as_str() == s).ok_or_else(|| {
-            InvalidName::new("key chain", s, "one of EdDSA, ES256, RS256, RS256-dynamic and RS256-static")
-        })
+        const NAMES: &str = "one of EdDSA, ES256, RS256, RS256-dynamic, ES256-dynamic and RS256-static";
+        Self::ALL.into_iter().find(|chain| chain.as_str() == s).ok_or_else(|| InvalidName::new("key chain", s, NAMES))
     }
 }
 

@@ -69,7 +69,8 @@ function bytes(text: string): string {
   return `:${text.replaceAll("-", "+").replaceAll("_", "/")}${padding}:`;
 }
 
-function encode(raw: Uint8Array): string {
+/** Base64url without padding. */
+export function encode(raw: Uint8Array): string {
   const text = btoa(String.fromCharCode(...raw));
   return text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }

@@ -1,18 +1,17 @@
 //! The layer: what every request passes through.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, HeaderValue, header};
+use ::axum::extract::ConnectInfo;
+use http::request::Parts;
 use tower::{Layer, Service};
 
-use super::Sessions;
 use crate::{
-    problem::Problem,
-    web::{Answer, Credentials, Request, Via},
+    exchange::{Sessions, merge},
+    web::{Answer, Request},
 };
 
 /// Puts [`SessionService`] around a service.
@@ -22,7 +21,8 @@ pub struct SessionLayer {
 }
 
 impl SessionLayer {
-    pub(super) fn new(sessions: Sessions) -> Self {
+    /// A layer of these sessions.
+    pub fn new(sessions: Sessions) -> Self {
         Self { sessions }
     }
 }
@@ -42,24 +42,15 @@ pub struct SessionService<S> {
     inner: S,
 }
 
-/// What the layer found out about a request.
-pub(super) struct Seen {
-    pub(super) sessions: Sessions,
-    pub(super) credentials: Result<Credentials, Problem>,
-    /// The answer depends on who asks: no cache may give it to anybody else.
-    personal: AtomicBool,
-}
-
-impl Seen {
-    pub(super) fn is_personal(&self) {
-        self.personal.store(true, Ordering::Relaxed);
+/// A request as the contract wants it described. Behind a proxy the address is the proxy's: set [`crate::session::Start::client`] instead.
+pub(super) fn described(parts: &Parts) -> Request<'_> {
+    Request {
+        method: &parts.method,
+        path: parts.uri.path(),
+        headers: &parts.headers,
+        authority: parts.uri.authority().map(http::uri::Authority::as_str),
+        ip: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(from)| from.ip()),
     }
-}
-
-/// A request as the contract wants it described.
-pub(super) fn described<'a>(method: &'a http::Method, uri: &'a http::Uri, headers: &'a HeaderMap) -> Request<'a> {
-    let authority = uri.authority().map(http::uri::Authority::as_str);
-    Request { method, path: uri.path(), headers, authority }
 }
 
 impl<S, In, Out> Service<http::Request<In>> for SessionService<S>
@@ -77,34 +68,21 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: http::Request<In>) -> Self::Future {
-        let web = self.sessions.web();
-        let described = described(request.method(), request.uri(), request.headers());
-        let cors = web.cors(&described);
-        let credentials = web.credentials(&described);
-        let early = web.preflight(&described).or_else(|| {
-            let cookies = credentials.as_ref().ok().filter(|c| c.via == Via::Cookies && c.any())?;
-            let refused = web.check_csrf(&described).err()?;
-            Some(web.refusal(&described, Some(cookies), &refused))
-        });
-        if let Some(answer) = early {
+    fn call(&mut self, request: http::Request<In>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        let exchange = self.sessions.exchange(&described(&parts));
+        if let Some(answer) = exchange.early(&described(&parts)) {
             let mut response = response(answer);
-            merge(response.headers_mut(), cors);
+            merge(response.headers_mut(), exchange.headers());
             return Box::pin(async { Ok(response) });
         }
-        let seen = Arc::new(Seen { sessions: self.sessions.clone(), credentials, personal: AtomicBool::new(false) });
-        request.extensions_mut().insert(seen.clone());
+        parts.extensions.insert(exchange.clone());
         // The one that was ready goes; a clone waits for the next request.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {
-            let mut response = inner.call(request).await?;
-            let headers = response.headers_mut();
-            merge(headers, cors);
-            if seen.personal.load(Ordering::Relaxed) {
-                headers.append(header::VARY, HeaderValue::from_static("cookie, authorization"));
-                headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-store"));
-            }
+            let mut response = inner.call(http::Request::from_parts(parts, body)).await?;
+            merge(response.headers_mut(), exchange.headers());
             Ok(response)
         })
     }
@@ -115,15 +93,4 @@ fn response<Out: From<String>>(answer: Answer) -> http::Response<Out> {
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     response
-}
-
-/// Adds what is not there; an application's own CORS headers stay.
-fn merge(headers: &mut HeaderMap, more: HeaderMap) {
-    for (name, value) in &more {
-        if name == header::VARY {
-            headers.append(name, value.clone());
-        } else {
-            headers.entry(name).or_insert(value.clone());
-        }
-    }
 }

@@ -32,6 +32,11 @@ impl CsrfKey {
         message[16..].copy_from_slice(&generation.to_be_bytes());
         BASE64_URL_SAFE_NO_PAD.encode(&hmac::sign(&self.0, &message).as_ref()[..16])
     }
+
+    /// Whether a text is that token. Compared in constant time.
+    pub fn matches(&self, given: &str, session_id: SessionId, generation: u32) -> bool {
+        bool::from(given.as_bytes().ct_eq(self.token(session_id, generation).as_bytes()))
+    }
 }
 
 impl fmt::Debug for CsrfKey {
@@ -95,9 +100,8 @@ impl Web {
         generation: u32,
     ) -> Result<(), Problem> {
         let Some(key) = self.settings.csrf_token.as_ref().filter(|_| !request.is_safe()) else { return Ok(()) };
-        let expected = key.token(session_id, generation);
         match request.single(&CSRF_TOKEN) {
-            Ok(Some(given)) if bool::from(given.as_bytes().ct_eq(expected.as_bytes())) => Ok(()),
+            Ok(Some(given)) if key.matches(given, session_id, generation) => Ok(()),
             _ => Err(Problem::new(
                 Code::CsrfFailed,
                 "the header `anti-csrf` is not the one of this session's last tokens",

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use rekindle::store::Permission;
 
 use super::{Source, operator, table};
-use crate::runtime::Backend;
+use crate::runtime;
 
 #[derive(Debug, Args)]
 pub(super) struct ApiKeys {
@@ -44,7 +44,7 @@ impl ApiKeys {
             Action::Create { .. } => self.source.read_to_write(),
             Action::List | Action::Revoke { .. } => self.source.read_of_store(),
         };
-        let engine = Backend::open(&config?).await?;
+        let engine = runtime::open(&config?).await?;
         let engine = &engine.engine;
         match self.action {
             Action::Create { name, mut scopes } => {

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use rekindle_embedded::OpenStore;
 
 use super::{Source, table};
-use crate::runtime::OpenStore;
 
 #[derive(Debug, Args)]
 pub(super) struct Audit {
@@ -21,7 +21,7 @@ pub(super) struct Audit {
 
 impl Audit {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let store = OpenStore::open(&self.source.read_of_store()?).await?;
+        let store = OpenStore::open(&self.source.read_of_store()?.location()).await?;
         let entries = store.store().audit_log(None, self.limit).await?;
         if self.json {
             for entry in &entries {

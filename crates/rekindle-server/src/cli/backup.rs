@@ -4,10 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use rekindle::rng::SystemRng;
+use rekindle_embedded::OpenStore;
 use rekindle_sqlite::SqliteStore;
 
 use super::{Source, audit_entry};
-use crate::runtime::OpenStore;
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
@@ -21,7 +21,7 @@ pub(super) struct Backup {
 impl Backup {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.source.read_of_store()?;
-        let store = OpenStore::open(&config).await?;
+        let store = OpenStore::open(&config.location()).await?;
         store.sqlite().ok_or_else(|| super::not_a_file(&config, "back up"))?.backup(&self.to)?;
         SqliteStore::verify_file(&self.to)?;
         let entry = audit_entry("store.backup", self.to.display().to_string(), &SystemRng::default());

@@ -10,12 +10,10 @@ use rekindle::{
     rng::SystemRng,
     store::Section,
 };
+use rekindle_embedded::{OpenStore, files};
 
 use super::{audit_entry, table};
-use crate::{
-    config::{Config, Secret, StoreUrl},
-    runtime::{OpenStore, files},
-};
+use crate::config::{Config, Secret, StoreUrl};
 
 #[derive(Debug, Args)]
 pub(super) struct CopyStore {
@@ -37,13 +35,17 @@ impl CopyStore {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let (from, to) = (config(&self.from, "--from")?, config(&self.to, "--to")?);
         anyhow::ensure!(from.store != to.store, "--from and --to are the same store: {}", from.store);
-        if !OpenStore::pending(&from).await.context("--from")?.is_empty() {
+        if !OpenStore::pending(&from.location()).await.context("--from")?.is_empty() {
             anyhow::bail!(
                 "--from: {} is empty, or older than this Rekindle: run `rekindle migrate` on it first",
                 from.store
             );
         }
-        let source = if self.finish { OpenStore::open_alone(&from).await } else { OpenStore::open(&from).await };
+        let source = if self.finish {
+            OpenStore::open_alone(&from.location()).await
+        } else {
+            OpenStore::open(&from.location()).await
+        };
         let source = source.context("--from")?;
         let names = format!("{} to {}", from.store, to.store);
         let mark = |action| audit_entry(action, names.clone(), &SystemRng::default());
@@ -52,7 +54,7 @@ impl CopyStore {
             eprintln!("servers may work on {} again: let none work on {}", from.store, to.store);
             return Ok(ExitCode::SUCCESS);
         }
-        let target = OpenStore::open(&to).await.context("--to")?;
+        let target = OpenStore::open(&to.location()).await.context("--to")?;
         let copy = Copy::begin(source.store(), target.store(), mark(Copy::BEGIN)).await?;
         let mut bar = Bar::default();
         if self.finish {

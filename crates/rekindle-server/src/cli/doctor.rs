@@ -11,13 +11,11 @@ use rekindle::{
     session::Scope,
     store::{ScopeRead, StoreError},
 };
+use rekindle_embedded::{OpenStore, files};
 use rekindle_sqlite::SqliteStore;
 
 use super::Source;
-use crate::{
-    config::Config,
-    runtime::{self, OpenStore, files},
-};
+use crate::{config::Config, runtime};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -86,7 +84,7 @@ impl Doctor {
         let secrets = found.check(runtime::secrets(&config), "secrets");
         if let Some(path) = config.sqlite_path().filter(|path| !path.exists()) {
             found.fail(format_args!("store: {} does not exist; the server makes it", path.display()));
-        } else if let Some(store) = found.check(OpenStore::open(&config).await, "store") {
+        } else if let Some(store) = found.check(OpenStore::open(&config.location()).await, "store") {
             let looked_at = store_and_clock(&config, &store, self.dev, now, &mut found).await;
             found.check(looked_at, "store");
             if let Some(secrets) = secrets {

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Source, operator, table};
 use crate::{
     config::Secret,
-    runtime::Backend,
+    runtime,
     supertokens::import::{Importer, Report},
 };
 
@@ -52,10 +52,10 @@ impl Import {
 impl SuperTokens {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.source.read_to_write()?;
-        let backend = Backend::open(&config).await?;
+        let opened = runtime::open(&config).await?;
         let open = |dry_run| {
             let (url, prefix) = (self.from.expose(), &self.table_prefix);
-            Importer::open(&backend, &config.supertokens, url, prefix, dry_run, operator())
+            Importer::open(&opened, &config.supertokens, url, prefix, dry_run, operator())
         };
         let bar = Bar::default();
         let report = open(self.dry_run).await?.pass(|done, of| bar.show(done, of)).await?;

@@ -10,7 +10,7 @@ use rekindle::{
 };
 
 use super::{InScope, Source, operator, table};
-use crate::runtime::Backend;
+use crate::runtime;
 
 #[derive(Debug, Args)]
 pub(super) struct Keys {
@@ -39,8 +39,8 @@ enum Action {
 
 impl Keys {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let backend = Backend::open(&self.source.read_of_store()?).await?;
-        let engine = &backend.engine;
+        let opened = runtime::open(&self.source.read_of_store()?).await?;
+        let engine = &opened.engine;
         match self.action {
             Action::List { at } => {
                 let keys = engine.signing_keys(&at.scope()).await?;

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use rekindle_embedded::OpenStore;
 
 use super::Source;
-use crate::runtime::OpenStore;
 
 #[derive(Debug, Args)]
 pub(super) struct Migrate {
@@ -19,9 +19,9 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.source.read_to_write()?;
-        let pending = OpenStore::pending(&config).await?;
+        let pending = OpenStore::pending(&config.location()).await?;
         if !self.dry_run {
-            OpenStore::open(&config).await?;
+            OpenStore::open(&config.location()).await?;
         }
         for migration in &pending {
             println!("{migration}");

@@ -14,10 +14,10 @@ use rekindle::{
     rng::SystemRng,
     store::Store,
 };
+use rekindle_embedded::{StoreLock, files};
 use rekindle_sqlite::SqliteStore;
 
 use super::{Source, audit_entry};
-use crate::runtime::{StoreLock, files};
 
 #[derive(Debug, Args)]
 pub(super) struct Restore {

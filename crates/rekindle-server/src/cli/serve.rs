@@ -8,13 +8,14 @@ use rekindle::{
     rng::SystemRng,
     store::{ApiKey, Permission},
 };
+use rekindle_embedded::{OpenError, OpenStore, files, make_development_files};
 
 use super::operator;
 use crate::{
     config::{Config, Overrides, Problem, Problems},
     http::stop_signal,
     log,
-    runtime::{OpenStore, Server, StartError, files, make_development_files},
+    runtime::Server,
 };
 
 #[derive(Debug, Args)]
@@ -79,7 +80,7 @@ impl Serve {
 
     async fn serve(self, config: Config) -> anyhow::Result<ExitCode> {
         if self.dev {
-            make_development_files(&config, &SystemRng::default())?;
+            make_development_files(&config.data_dir, config.secrets.is_none(), &SystemRng::default())?;
         }
         let server = Server::open(config).await?;
         let stop = stop_signal()?;
@@ -105,7 +106,7 @@ impl Serve {
 async fn api_key_problem(config: &Config) -> Option<Problem> {
     let in_force = match config.sqlite_path().is_none_or(|path| path.exists()) {
         false => false,
-        true => match OpenStore::open(config).await {
+        true => match OpenStore::open(&config.location()).await {
             Ok(store) => match store.store().api_keys().await {
                 Ok(keys) => keys.iter().any(|key| key.revoked_at.is_none()),
                 Err(error) => return Some(Problem::new("store", error.to_string())),
@@ -128,7 +129,7 @@ async fn development_key(engine: &Engine, data_dir: &Path) -> anyhow::Result<Str
             }
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(StartError::file("the development API key", path)(e).into()),
+        Err(e) => return Err(OpenError::file("the development API key", path)(e).into()),
     }
     let new = engine.create_api_key("development".into(), Permission::ALL.to_vec(), &operator()).await?;
     let key = new.secret.expose().to_owned();

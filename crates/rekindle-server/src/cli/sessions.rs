@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{InScope, Source, operator, printable, table};
 use crate::{
-    runtime::Backend,
+    runtime,
     view::{ExplanationView, SessionView},
 };
 
@@ -74,8 +74,8 @@ enum Action {
 
 impl Sessions {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let backend = Backend::open(&self.source.read_of_store()?).await?;
-        let engine = &backend.engine;
+        let opened = runtime::open(&self.source.read_of_store()?).await?;
+        let engine = &opened.engine;
         let now = engine.now();
         match self.action {
             Action::List { at, user, active, ended, limit, json } => {

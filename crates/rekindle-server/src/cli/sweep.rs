@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::Source;
-use crate::runtime::Backend;
+use crate::runtime;
 
 #[derive(Debug, Args)]
 pub(super) struct Sweep {
@@ -15,11 +15,11 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let backend = Backend::open(&self.source.read_of_store()?).await?;
-        let now = backend.engine.now();
+        let opened = runtime::open(&self.source.read_of_store()?).await?;
+        let now = opened.engine.now();
         let (mut ended, mut removed) = (0, 0);
         loop {
-            let swept = backend.engine.sweep(now).await?;
+            let swept = opened.engine.sweep(now).await?;
             ended += swept.ended;
             removed += swept.removed;
             if swept.next.is_none() {

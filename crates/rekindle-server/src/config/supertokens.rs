@@ -33,6 +33,8 @@ pub struct SuperTokens {
     pub refresh_token_rotation_grace_period: Span<0, 300>,
     /// What clients from CDI 5.6 on are told when the last refresh token comes back after that time.
     pub recent_token_reuse_behaviour: RecentTokenReuse,
+    /// How access tokens are signed by keys that are replaced, for clients from CDI 2.21 on.
+    pub access_token_algorithm: TokenAlgorithm,
     /// Whether clients up to CDI 2.20 have each access token looked up.
     pub access_token_blacklisting: bool,
     /// Whether clients up to CDI 2.20 get access tokens of keys that are replaced.
@@ -68,6 +70,7 @@ impl Default for SuperTokens {
             session_lifetime: Span::secs(365 * 86_400),
             refresh_token_rotation_grace_period: Span::secs(30),
             recent_token_reuse_behaviour: RecentTokenReuse::TokenTheft,
+            access_token_algorithm: TokenAlgorithm::Rs256,
             access_token_blacklisting: false,
             access_token_signing_key_dynamic: true,
             enable_anti_csrf: None,
@@ -88,6 +91,16 @@ impl Default for SuperTokens {
 pub enum RecentTokenReuse {
     TokenTheft,
     Unauthorised,
+}
+
+/// A signature of access tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TokenAlgorithm {
+    /// What every SDK takes.
+    Rs256,
+    /// A twentieth of the work. SDKs from CDI 2.21 on take it: the key set says how each key signs.
+    Es256,
 }
 
 /// Keys, each of which is one that could be sent.

@@ -1,12 +1,16 @@
 //! The types of single configuration values: each parses itself and says which values it takes.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use rekindle::session::Scope;
-use rekindle_mysql::MysqlConfig;
-use rekindle_postgres::PostgresConfig;
-use rekindle_redis::RedisConfig;
+use rekindle_embedded::Location;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
@@ -240,11 +244,11 @@ macro_rules! text_value {
 pub enum StoreUrl {
     /// `sqlite:<path>`; without a path, `rekindle.db` in the data directory.
     Sqlite(Option<PathBuf>),
-    /// `postgres://…`; [`PostgresConfig::parse`] tells its options.
+    /// `postgres://…`; [`rekindle_postgres::PostgresConfig::parse`] tells its options.
     Postgres(Secret),
-    /// `mysql://…` or `mariadb://…`; [`MysqlConfig::parse`] tells its options.
+    /// `mysql://…` or `mariadb://…`; [`rekindle_mysql::MysqlConfig::parse`] tells its options.
     Mysql(Secret),
-    /// `redis://…`, `rediss://…`, and either with `+sentinel` or `+cluster`; [`RedisConfig::parse`] tells its options.
+    /// `redis://…`, `rediss://…`, and either with `+sentinel` or `+cluster`; [`rekindle_redis::RedisConfig::parse`] tells its options.
     Redis(Secret),
 }
 
@@ -254,17 +258,12 @@ impl FromStr for StoreUrl {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
         let url = || Secret::from(s.to_owned());
-        let (scheme, rest) = s.split_once(':').unwrap_or_default();
-        match scheme {
-            "sqlite" => Ok(Self::Sqlite((!rest.is_empty()).then(|| rest.into()))),
-            "postgres" | "postgresql" => PostgresConfig::parse(s).map(|_| Self::Postgres(url())).map_err(text),
-            "mysql" | "mariadb" => MysqlConfig::parse(s).map(|_| Self::Mysql(url())).map_err(text),
-            _ if scheme.starts_with("redis") => RedisConfig::parse(s).map(|_| Self::Redis(url())).map_err(text),
-            // What was given is not repeated: it may carry a password.
-            _ => Err("must begin with `sqlite:`, `postgres://`, `mysql://`, `redis://`, `rediss://`, `redis+sentinel://` or \
-                      `redis+cluster://`"
-                .into()),
-        }
+        Ok(match Location::parse(s, Path::new(""))? {
+            Location::Sqlite(path) => Self::Sqlite((s != "sqlite:").then_some(path)),
+            Location::Postgres(_) => Self::Postgres(url()),
+            Location::Mysql(_) => Self::Mysql(url()),
+            Location::Redis(_) => Self::Redis(url()),
+        })
     }
 }
 
@@ -276,10 +275,6 @@ impl fmt::Display for StoreUrl {
             Self::Postgres(url) | Self::Mysql(url) | Self::Redis(url) => f.write_str(&without_secrets(url.expose())),
         }
     }
-}
-
-fn text(error: impl fmt::Display) -> String {
-    error.to_string()
 }
 
 /// A URL with `***` for its password, and for the options, which may hold others.

@@ -26,7 +26,7 @@ use rekindle::{
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-use super::{Condition, StartError, TICK};
+use super::{Condition, OpenError, StartError, TICK};
 use crate::{
     config::{Config, HttpUrl, Secret, SecretSource, Webhook, WebhookEvent},
     webhook::{GIVE_UP, Sender, Undelivered, next_attempt},
@@ -56,7 +56,7 @@ pub fn endpoint(webhook: &Webhook) -> Result<Endpoint, StartError> {
         SecretSource::File(path) => path.clone(),
         SecretSource::Value(_) => PathBuf::new(),
     };
-    let secret = webhook.secret.read().map_err(StartError::file("a webhook's secret", path))?;
+    let secret = webhook.secret.read().map_err(OpenError::file("a webhook's secret", path))?;
     Ok(Endpoint { product: webhook.product.clone(), events: webhook.events.clone(), url: webhook.url.clone(), secret })
 }
 

@@ -4,7 +4,7 @@
 //! that name their key.
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
-use rekindle::clock::Timestamp;
+use rekindle::{clock::Timestamp, keys::Algorithm};
 use serde_json::{Map, Value, json};
 
 /// The five formats.
@@ -54,7 +54,8 @@ impl Version {
         }
     }
 
-    fn is_jwt(self) -> bool {
+    /// Whether it is a JWT, and not of a format that came before.
+    pub(super) fn is_jwt(self) -> bool {
         self >= Self::V3
     }
 }
@@ -84,8 +85,19 @@ pub(super) struct Claims {
     pub(super) expires_at: Timestamp,
 }
 
-/// Writes a token; `sign` gets the text to be signed.
-pub(super) fn mint(version: Version, claims: &Claims, kid: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+/// A key, as much of it as minting a token needs.
+pub(super) struct Signer<'a, S> {
+    /// What a JWT names it by.
+    pub(super) kid: &'a str,
+    /// RS256 in the first two formats.
+    pub(super) algorithm: Algorithm,
+    /// Signs a text.
+    pub(super) sign: S,
+}
+
+/// Writes a token.
+pub(super) fn mint<S: FnOnce(&[u8]) -> Vec<u8>>(version: Version, claims: &Claims, key: Signer<'_, S>) -> String {
+    let Signer { kid, algorithm, sign } = key;
     if !version.is_jwt() {
         let header = header(version);
         let payload = BASE64_STANDARD.encode(Value::Object(plain(claims)).to_string());
@@ -93,7 +105,7 @@ pub(super) fn mint(version: Version, claims: &Claims, kid: &str, sign: impl FnOn
         let signature = BASE64_STANDARD.encode(sign(message.as_bytes()));
         return format!("{message}.{signature}");
     }
-    let header = json!({ "alg": "RS256", "kid": kid, "typ": "JWT", "version": version.number() });
+    let header = json!({ "alg": algorithm.as_str(), "kid": kid, "typ": "JWT", "version": version.number() });
     jwt(&header, flat(version, claims), sign)
 }
 
@@ -112,6 +124,8 @@ pub(super) struct Unverified<'a> {
     pub(super) version: Version,
     /// The key that it names; the first two formats name none.
     pub(super) kid: Option<String>,
+    /// How it says that it is signed: RS256 or ES256.
+    pub(super) algorithm: Algorithm,
     /// What was signed.
     pub(super) message: &'a str,
     /// The signature.
@@ -131,6 +145,7 @@ pub(super) fn parse(token: &str) -> Option<Unverified<'_>> {
         return Some(Unverified {
             version,
             kid: None,
+            algorithm: Algorithm::Rs256,
             message,
             signature: decode(signature)?,
             payload: decode(payload)?,
@@ -140,11 +155,12 @@ pub(super) fn parse(token: &str) -> Option<Unverified<'_>> {
     let header: Map<String, Value> = serde_json::from_slice(&decode(head)?).ok()?;
     let says = |name: &str| header.get(name).and_then(Value::as_str);
     let version = [Version::V3, Version::V4, Version::V5].into_iter().find(|v| says("version") == Some(v.number()))?;
-    if says("alg") != Some("RS256") || says("typ") != Some("JWT") || header.contains_key("crit") {
+    let algorithm = [Algorithm::Rs256, Algorithm::Es256].into_iter().find(|a| says("alg") == Some(a.as_str()))?;
+    if says("typ") != Some("JWT") || header.contains_key("crit") {
         return None;
     }
     let kid = Some(says("kid")?.to_owned());
-    Some(Unverified { version, kid, message, signature: decode(signature)?, payload: decode(payload)? })
+    Some(Unverified { version, kid, algorithm, message, signature: decode(signature)?, payload: decode(payload)? })
 }
 
 impl Unverified<'_> {
@@ -265,6 +281,10 @@ mod tests {
         }
     }
 
+    fn minted(version: Version, claims: &Claims, kid: &str) -> String {
+        mint(version, claims, Signer { kid, algorithm: Algorithm::Rs256, sign })
+    }
+
     /// Not a signature; it shows what would be signed.
     fn sign(message: &[u8]) -> Vec<u8> {
         format!("signed {}", message.len()).into_bytes()
@@ -276,7 +296,7 @@ mod tests {
 
     #[test]
     fn the_headers_of_the_first_two_formats_are_frozen() {
-        let start = |version| mint(version, &claims(), "d-1", sign).split('.').next().unwrap().to_owned();
+        let start = |version| minted(version, &claims(), "d-1").split('.').next().unwrap().to_owned();
         assert_eq!(start(Version::V1), "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiIxIn0=");
         assert_eq!(start(Version::V2), "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiIyIn0=");
     }
@@ -284,7 +304,7 @@ mod tests {
     #[test]
     fn each_format_has_its_members() {
         assert_eq!(
-            payload(&mint(Version::V2, &claims(), "d-1", sign)),
+            payload(&minted(Version::V2, &claims(), "d-1")),
             json!({
                 "userId": "ann", "expiryTime": 1_800_003_600_123_i64, "timeCreated": 1_800_000_000_123_i64,
                 "sessionHandle": "h_t1", "refreshTokenHash1": "aa", "userData": { "role": "admin", "none": null },
@@ -294,11 +314,11 @@ mod tests {
             "sub": "ann", "exp": 1_800_003_600, "iat": 1_800_000_000, "sessionHandle": "h_t1", "refreshTokenHash1": "aa",
             "parentRefreshTokenHash1": null, "antiCsrfToken": null, "role": "admin", "none": null,
         });
-        assert_eq!(payload(&mint(Version::V3, &claims(), "d-1", sign)), v3);
+        assert_eq!(payload(&minted(Version::V3, &claims(), "d-1")), v3);
         v3["tId"] = json!("t1");
-        assert_eq!(payload(&mint(Version::V4, &claims(), "d-1", sign)), v3);
+        assert_eq!(payload(&minted(Version::V4, &claims(), "d-1")), v3);
         v3["rsub"] = json!("bob");
-        let v5 = mint(Version::V5, &claims(), "d-1", sign);
+        let v5 = minted(Version::V5, &claims(), "d-1");
         assert_eq!(payload(&v5), v3);
         let header = BASE64_URL_SAFE_NO_PAD.decode(v5.split('.').next().unwrap()).unwrap();
         assert_eq!(
@@ -311,8 +331,9 @@ mod tests {
     fn what_is_written_reads_back() {
         for version in ALL {
             let full = Claims { parent_hash: Some("bb".into()), anti_csrf: Some("cc".into()), ..claims() };
-            let token = mint(version, &full, "s-1", sign);
+            let token = minted(version, &full, "s-1");
             let parsed = parse(&token).unwrap();
+            assert_eq!(parsed.algorithm, Algorithm::Rs256);
             let (message, signature) = token.rsplit_once('.').unwrap();
             assert_eq!((parsed.version, parsed.message), (version, message));
             assert_eq!(parsed.kid.as_deref(), (version >= Version::V3).then_some("s-1"));
@@ -338,10 +359,7 @@ mod tests {
                 let mut forged = claims();
                 forged.user_data.insert((*name).to_owned(), json!("forged"));
                 assert!(version.clashes(&forged.user_data));
-                assert_eq!(
-                    payload(&mint(version, &forged, "d-1", sign)),
-                    payload(&mint(version, &claims(), "d-1", sign))
-                );
+                assert_eq!(payload(&minted(version, &forged, "d-1")), payload(&minted(version, &claims(), "d-1")));
             }
             assert!(!version.clashes(&claims().user_data));
         }
@@ -357,6 +375,8 @@ mod tests {
         let header = |header: Value| jwt(&header, flat(Version::V5, &claims()), sign);
         let whole = json!({ "alg": "RS256", "kid": "d-1", "typ": "JWT", "version": "5" });
         assert!(parse(&header(whole.clone())).is_some());
+        let es256 = json!({ "alg": "ES256", "kid": "d-1", "typ": "JWT", "version": "5" });
+        assert_eq!(parse(&header(es256)).unwrap().algorithm, Algorithm::Es256);
         for (name, value) in [
             ("alg", json!("none")),
             ("alg", json!("HS256")),

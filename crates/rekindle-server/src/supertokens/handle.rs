@@ -1,10 +1,14 @@
 //! Session handles and refresh tokens: ours, with the tenant behind them where it is not `public`.
 //!
-//! What they say of the tenant is a hint for where to look; the engine refuses a session of another scope.
+//! What they say of the tenant is a hint for where to look; the engine refuses a session of another scope. A client that keeps its
+//! refresh token itself can put a [`Step`] behind it, and so have the protocol's rules for committed clients: SDKs hand the text on as it is.
 
 use std::{fmt, str::FromStr};
 
-use rekindle::session::{Env, Session, SessionId};
+use rekindle::{
+    refresh::{Commitment, Opening, Presented, Proof},
+    session::{Env, Session, SessionId},
+};
 
 use super::path;
 
@@ -47,11 +51,52 @@ pub(super) fn refresh_token(ours: &str, tenant: &Env) -> String {
     suffix(tenant).map_or_else(|| ours.to_owned(), |tenant| format!("{ours}.{tenant}"))
 }
 
-/// Our refresh token, and where its session should be.
-pub(super) fn split_refresh_token(text: &str) -> Option<(&str, Env)> {
-    match text.split_once('.') {
-        None => Some((text, path::public())),
-        Some((ours, tenant)) => Some((ours, tenant.parse().ok()?)),
+/// A refresh token as it was sent: `<ours>[.<tenant>][~<commitment>[~<opening>[~newest]]]`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SentToken<'a> {
+    /// Our refresh token.
+    pub(super) ours: &'a str,
+    /// Where its session should be.
+    pub(super) tenant: Env,
+    /// What its client proves.
+    pub(super) step: Option<Step>,
+}
+
+/// What a client proves of the very token that it sends: the values of a [`Proof`], which says the rest.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    commitment: Commitment,
+    opening: Option<Opening>,
+    newest: bool,
+}
+
+impl Step {
+    /// The proof, for the token that it came with.
+    pub(super) fn proof(self, token: &Presented) -> Proof {
+        let Self { commitment, opening, newest } = self;
+        Proof { session_id: token.session, generation: token.position.generation, commitment, opening, newest }
+    }
+}
+
+impl<'a> SentToken<'a> {
+    /// Takes a text apart, if it has that shape.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split('~');
+        let token = parts.next()?;
+        let step = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (None, ..) => None,
+            (Some(commitment), opening, newest, None) if matches!(newest, None | Some("newest")) => Some(Step {
+                commitment: Commitment::parse(commitment).ok()?,
+                opening: opening.map(Opening::parse).transpose().ok()?,
+                newest: newest.is_some(),
+            }),
+            _ => return None,
+        };
+        let (ours, tenant) = match token.split_once('.') {
+            None => (token, path::public()),
+            Some((ours, tenant)) => (ours, tenant.parse().ok()?),
+        };
+        Some(Self { ours, tenant, step })
     }
 }
 
@@ -74,7 +119,7 @@ mod tests {
         #[test]
         fn any_text_is_a_handle_or_none(text in ".{0,60}") {
             prop_assert!(text.parse::<Handle>().map_or(true, |handle| handle.to_string() == text));
-            let _ = split_refresh_token(&text);
+            let _ = SentToken::parse(&text);
         }
     }
 
@@ -89,8 +134,28 @@ mod tests {
             assert_eq!(other.parse::<Handle>(), Err(()), "{other}");
         }
         let token = refresh_token("rkr_x", &"t1".parse().unwrap());
-        assert_eq!(split_refresh_token(&token), Some(("rkr_x", "t1".parse().unwrap())));
-        assert_eq!(refresh_token("rkr_x", &path::public()), "rkr_x");
-        assert_eq!(split_refresh_token("rkr_x.Nope"), None);
+        let sent = |ours, tenant: &str| SentToken { ours, tenant: tenant.parse().unwrap(), step: None };
+        assert_eq!(SentToken::parse(&token), Some(sent("rkr_x", "t1")));
+        assert_eq!(SentToken::parse(&refresh_token("rkr_x", &path::public())), Some(sent("rkr_x", "public")));
+        assert_eq!(SentToken::parse("rkr_x.Nope"), None);
+    }
+
+    #[test]
+    fn a_client_that_keeps_its_token_can_prove_it() {
+        let opening = Opening::from_bytes(&[7; 32]).unwrap();
+        let (text, commitment) = (opening.expose(), opening.commitment());
+        let step = |text: &str| SentToken::parse(text).and_then(|sent| sent.step);
+        let first = Step { commitment, opening: None, newest: false };
+        assert_eq!(step(&format!("rkr_x~{commitment}")), Some(first));
+        let later = format!("rkr_x.t1~{commitment}~{}", *text);
+        assert_eq!(step(&later), Some(Step { commitment, opening: Some(opening.clone()), newest: false }));
+        assert_eq!(step(&format!("{later}~newest")), Some(Step { commitment, opening: Some(opening), newest: true }));
+        let none = "A".repeat(22);
+        for wrong in ["~".into(), format!("~{none}"), format!("~{commitment}~"), format!("~{commitment}~short")] {
+            assert_eq!(SentToken::parse(&format!("rkr_x{wrong}")), None, "{wrong}");
+        }
+        for wrong in ["~", "~old", "~newest~"] {
+            assert_eq!(SentToken::parse(&format!("{later}{wrong}")), None, "{wrong}");
+        }
     }
 }

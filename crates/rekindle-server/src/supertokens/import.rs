@@ -21,6 +21,7 @@ use rekindle::{
     session::{EndReason, Env, Session, SessionId},
     store::{Held, Record, Section, StoredSession},
 };
+use rekindle_embedded::Opened;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -30,13 +31,13 @@ use super::{
     path::AppId,
     settings::Settings,
 };
-use crate::{config::SuperTokens, runtime::Backend};
+use crate::config::SuperTokens;
 use plan::Compared;
 use source::{CoreApp, CoreKey, CoreSession, Source};
 
 /// An import under way.
 pub(crate) struct Importer<'a> {
-    backend: &'a Backend,
+    opened: &'a Opened,
     config: &'a SuperTokens,
     source: Source,
     /// Nothing is written.
@@ -84,7 +85,7 @@ struct Target {
 impl<'a> Importer<'a> {
     /// Connects to the core's database. See [`Source::open`].
     pub(crate) async fn open(
-        backend: &'a Backend,
+        opened: &'a Opened,
         config: &'a SuperTokens,
         url: &str,
         prefix: &str,
@@ -92,12 +93,12 @@ impl<'a> Importer<'a> {
         ctx: Context,
     ) -> anyhow::Result<Self> {
         let source = Source::open(url, prefix).await.context("--from")?;
-        Ok(Self { backend, config, source, dry_run, ctx })
+        Ok(Self { opened, config, source, dry_run, ctx })
     }
 
     /// A pass; `tell` is called now and then with how many of how many sessions are done.
     pub(crate) async fn pass(&mut self, mut tell: impl FnMut(u64, u64)) -> anyhow::Result<Report> {
-        let now = self.backend.engine.now();
+        let now = self.opened.engine.now();
         let mut report = Report::default();
         let apps = self.source.apps(now).await?;
         let of: u64 = apps.values().map(|app| app.sessions).sum();
@@ -108,7 +109,7 @@ impl<'a> Importer<'a> {
                 Err(why) => report.refused.push((format!("app {id}"), why)),
             }
         }
-        let work = Work { backend: self.backend, targets: &targets, dry_run: self.dry_run, ctx: &self.ctx };
+        let work = Work { opened: self.opened, targets: &targets, dry_run: self.dry_run, ctx: &self.ctx };
         let mut seen = HashSet::new();
         let mut done = self.source.sessions(now).await?.map(|core| work.session(core)).buffer_unordered(AT_ONCE);
         while let Some(outcome) = done.next().await {
@@ -135,7 +136,7 @@ impl<'a> Importer<'a> {
 
     /// Makes an app and its tenants, adopts its keys. `Err` in the result says why its sessions cannot be taken over.
     async fn take_over(&self, id: &str, app: &CoreApp, report: &mut Report) -> anyhow::Result<Result<Target, String>> {
-        let (engine, config, ctx) = (&self.backend.engine, self.config, &self.ctx);
+        let (engine, config, ctx) = (&self.opened.engine, self.config, &self.ctx);
         let app_id: AppId = match id.parse() {
             Ok(app_id) => app_id,
             Err(why) => return Ok(Err(why)),
@@ -191,7 +192,7 @@ impl<'a> Importer<'a> {
 
     /// The app, made or changed where that is needed.
     async fn application(&self, id: AppId, core_config: &Map<String, Value>) -> anyhow::Result<Application> {
-        let engine = &self.backend.engine;
+        let engine = &self.opened.engine;
         let found = Application::open(engine, self.config, id.clone()).await?;
         let is_so = |metadata| Settings::changed(self.config, metadata, core_config).as_ref() == Ok(metadata);
         match found {
@@ -215,7 +216,7 @@ impl<'a> Importer<'a> {
         if application.definition().is_none() {
             return Ok((1, application.new_definition()?));
         }
-        let view = self.backend.engine.definition(&application.id.product(), &application::tag()).await?;
+        let view = self.opened.engine.definition(&application.id.product(), &application::tag()).await?;
         Ok((view.version, view.definition))
     }
 }
@@ -243,7 +244,7 @@ enum Outcome {
 
 /// What the work on each session needs.
 struct Work<'a> {
-    backend: &'a Backend,
+    opened: &'a Opened,
     targets: &'a BTreeMap<String, Target>,
     dry_run: bool,
     ctx: &'a Context,
@@ -267,7 +268,7 @@ impl Work<'_> {
         }
         let scope = target.application.scope(&tenant);
         let (version, definition) = &target.definition;
-        let wanted = match self.backend.engine.imported(&scope, (*version, definition), import) {
+        let wanted = match self.opened.engine.imported(&scope, (*version, definition), import) {
             Ok(wanted) => wanted,
             Err(error) => return refused(error.to_string()),
         };
@@ -294,9 +295,9 @@ impl Work<'_> {
     /// The session that is here already; otherwise it is imported.
     async fn present(&self, wanted: &Session) -> Result<Option<Session>, Error> {
         if self.dry_run {
-            return Ok(self.backend.engine.store().session(wanted.id).await?);
+            return Ok(self.opened.engine.store().session(wanted.id).await?);
         }
-        Ok(match self.backend.engine.import(wanted.clone(), self.ctx).await? {
+        Ok(match self.opened.engine.import(wanted.clone(), self.ctx).await? {
             Imported::Created(_) => None,
             Imported::Present(present) => Some(*present),
         })
@@ -304,7 +305,7 @@ impl Work<'_> {
 
     async fn put(&self, session: Session) -> anyhow::Result<()> {
         let stored = StoredSession { session, idempotency: None, events: Held::default() };
-        Ok(self.backend.store.store().put(vec![Record::Session(Box::new(stored))], Vec::new()).await?)
+        Ok(self.opened.store.store().put(vec![Record::Session(Box::new(stored))], Vec::new()).await?)
     }
 
     /// Ends what was imported and is not among the core's sessions any more, unless its client has come over; how many these were.
@@ -312,7 +313,7 @@ impl Work<'_> {
         let products: HashSet<_> = self.targets.values().map(|target| target.application.id.product()).collect();
         let (mut gone, mut after) = (0, None);
         loop {
-            let page = self.backend.store.store().records(Section::Sessions, after.take(), PAGE).await?;
+            let page = self.opened.store.store().records(Section::Sessions, after.take(), PAGE).await?;
             let Some(last) = page.last().map(Record::key) else { return Ok(gone) };
             let is_gone = |session: &Session| {
                 products.contains(&session.scope.product)
@@ -328,7 +329,7 @@ impl Work<'_> {
             for session in ended {
                 gone += 1;
                 if !self.dry_run {
-                    self.backend.engine.end(&session.scope, session.id, EndReason::Revoked, self.ctx).await?;
+                    self.opened.engine.end(&session.scope, session.id, EndReason::Revoked, self.ctx).await?;
                 }
             }
             after = Some(last);

@@ -1,4 +1,4 @@
-//! An app's signing keys as SuperTokens SDKs see them: two chains of RS256 keys, with `kid`s that tell them apart.
+//! An app's signing keys as SuperTokens SDKs see them: dynamic and static ones, with `kid`s that tell them apart.
 
 use std::sync::Arc;
 
@@ -19,32 +19,44 @@ use super::{
     access::{self, Claims, Unverified, Version},
     application::Application,
     path,
+    verified::{Signed, VerifiedTokens},
 };
-use crate::app::App;
+use crate::{app::App, config::TokenAlgorithm};
 
 /// The keys of one app at one moment.
 pub(super) struct Keys {
     ring: Arc<KeyRing>,
     now: Timestamp,
+    algorithm: TokenAlgorithm,
 }
 
-const CHAINS: [Chain; 2] = [Chain::Dynamic, Chain::Static];
+/// Dynamic ones first, as SDKs expect them.
+const CHAINS: [Chain; 3] = [Chain::Dynamic, Chain::DynamicEs256, Chain::Static];
 
 impl Keys {
     /// Those of an app, whose `public` tenant has them; they are made if there are none.
-    pub(super) async fn of(engine: &Engine, scope: &Scope) -> Result<Self, Error> {
-        Ok(Self { ring: engine.keys(scope, &CHAINS).await?, now: engine.now() })
+    pub(super) async fn of(engine: &Engine, app: &Application) -> Result<Self, Error> {
+        let algorithm = app.settings.algorithm;
+        let used = CHAINS.into_iter().filter(|c| *c != Chain::DynamicEs256 || algorithm == TokenAlgorithm::Es256);
+        let ring = engine.keys(&app.scope(&path::public()), &used.collect::<Vec<_>>()).await?;
+        Ok(Self { ring, now: engine.now(), algorithm })
     }
 
     /// Those that are there, none or few: another server may have made the others a moment ago.
-    async fn fresh(engine: &Engine, scope: &Scope) -> Result<Self, Error> {
-        Ok(Self { ring: engine.fresh_keys(scope).await?, now: engine.now() })
+    async fn fresh(engine: &Engine, app: &Application) -> Result<Self, Error> {
+        let ring = engine.fresh_keys(&app.scope(&path::public())).await?;
+        Ok(Self { ring, now: engine.now(), algorithm: app.settings.algorithm })
     }
 
-    /// Signs an access token.
+    /// Signs an access token with a dynamic or a static key.
     pub(super) fn mint(&self, version: Version, claims: &Claims, chain: Chain) -> Result<String, Error> {
+        let chain = match (self.algorithm, chain) {
+            (TokenAlgorithm::Es256, Chain::Dynamic) if version.is_jwt() => Chain::DynamicEs256,
+            _ => chain,
+        };
         let (kid, signer) = self.signer(chain)?;
-        Ok(access::mint(version, claims, &kid, |message| signer.signature(message)))
+        let sign = |message: &[u8]| signer.signature(message);
+        Ok(access::mint(version, claims, access::Signer { kid: &kid, algorithm: chain.algorithm(), sign }))
     }
 
     /// The key of a chain that signs now, under its `kid`.
@@ -56,10 +68,9 @@ impl Keys {
     /// The JWK Set: dynamic keys from the newest on, then static ones.
     pub(super) fn jwks(&self) -> Value {
         let jwk = |key: &Key, chain| {
-            let public: Value = serde_json::from_str(key.public_jwk()).expect("a published key was read once");
-            json!({
-                "kty": "RSA", "kid": kid(key, chain), "n": public["n"], "e": public["e"], "alg": "RS256", "use": "sig",
-            })
+            let mut jwk: Value = serde_json::from_str(key.public_jwk()).expect("a published key was read once");
+            jwk["kid"] = kid(key, chain).into();
+            jwk
         };
         CHAINS.into_iter().flat_map(|chain| self.newest_first(chain).map(move |key| jwk(key, chain))).collect()
     }
@@ -67,7 +78,9 @@ impl Keys {
     /// For how many seconds the JWK Set may be cached: until the next key is published, and no longer than one that is made by hand can
     /// wait.
     pub(super) fn max_age(&self) -> u64 {
-        self.ring.next_key_at(Chain::Dynamic, self.now).since(self.now).0.clamp(1, MAX_KEYS_AGE.0)
+        let replaced = CHAINS.into_iter().filter(|chain| *chain != Chain::Static && self.ring.has(*chain));
+        let next = replaced.map(|chain| self.ring.next_key_at(chain, self.now)).min().unwrap_or(self.now);
+        next.since(self.now).0.clamp(1, MAX_KEYS_AGE.0)
     }
 
     /// What clients up to CDI 2.20 verify access tokens with: the key that signs, and until when it does.
@@ -107,27 +120,41 @@ impl Keys {
         }
     }
 
-    /// Which chain's key signed a token, if one did.
-    fn verifies(&self, token: &Unverified<'_>) -> Option<Chain> {
-        let signed = |chain: Chain, key: &Key| {
+    /// The token, if a key of this app signed it.
+    fn signed(&self, token: &Unverified<'_>) -> Option<Signed> {
+        let signed_by = |chain: Chain, key: &Key| {
             token.kid.as_ref().is_none_or(|named| *named == kid(key, chain))
                 && key.verifier().is_some_and(|public| public.verifies(token.message.as_bytes(), &token.signature))
         };
-        CHAINS.into_iter().find(|chain| self.newest_first(*chain).any(|key| signed(*chain, key)))
+        let chains = CHAINS.into_iter().filter(|chain| chain.algorithm() == token.algorithm);
+        let mut keys = chains.flat_map(|chain| self.newest_first(chain).map(move |key| (chain, key)));
+        let (chain, key) = keys.find(|(chain, key)| signed_by(*chain, key))?;
+        let chain = if chain == Chain::Static { chain } else { Chain::Dynamic };
+        Some(Signed { version: token.version, chain, claims: token.claims()?, key: key.kid().clone() })
     }
 }
 
-/// What an access token of this app says, and by which chain's key it was signed; nothing if none of them signed it.
+/// An access token of this app, or what is wrong with it.
 pub(super) async fn verify(
     engine: &Engine,
-    scope: &Scope,
-    token: &Unverified<'_>,
-) -> Result<Option<(Claims, Chain)>, Error> {
-    let mut signed_by = Keys::of(engine, scope).await?.verifies(token);
-    if signed_by.is_none() {
-        signed_by = Keys::fresh(engine, scope).await?.verifies(token);
+    app: &Application,
+    known: &VerifiedTokens,
+    token: &str,
+) -> Result<Result<Arc<Signed>, &'static str>, Error> {
+    let keys = Keys::of(engine, app).await?;
+    if let Some(signed) = known.get(token).filter(|signed| keys.ring.verifier(signed.key.as_str()).is_some()) {
+        return Ok(Ok(signed));
     }
-    Ok(signed_by.and_then(|chain| Some((token.claims()?, chain))))
+    let Some(unverified) = access::parse(token) else { return Ok(Err("Access token is invalid")) };
+    let mut signed = keys.signed(&unverified);
+    if signed.is_none() {
+        signed = Keys::fresh(engine, app).await?.signed(&unverified);
+    }
+    let Some(signed) = signed.map(Arc::new) else {
+        return Ok(Err("Access token is not signed by this app, or does not contain all the information"));
+    };
+    known.insert(token, &signed);
+    Ok(Ok(signed))
 }
 
 /// Makes the keys of an app before its first session asks for them, on a thread that nobody waits for: an RSA key takes some 100 ms.
@@ -136,7 +163,7 @@ pub(super) fn make_ahead(server: App, mut application: Application, ctx: Context
     runtime.clone().spawn_blocking(move || {
         let made = runtime.block_on(async {
             application.prepare(&server, &ctx).await?;
-            Keys::of(server.engine(), &application.scope(&path::public())).await
+            Keys::of(server.engine(), &application).await
         });
         if let Err(error) = made {
             tracing::warn!(%error, "the signing keys of app `{}` could not be made ahead", application.id);
@@ -185,6 +212,7 @@ fn kid(key: &Key, chain: Chain) -> String {
             let bytes = hash.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes");
             format!("s-{}", uuid::Builder::from_random_bytes(bytes).into_uuid())
         }
+        Chain::DynamicEs256 => format!("d-e{}", key.times().created_at.millis()),
         _ => format!("d-{}", key.times().created_at.millis()),
     }
 }

@@ -5,10 +5,11 @@ use rekindle::{
     definition::{Definition, Lifetime},
     store::ApiKey,
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lineage::{hex, unhex};
-use crate::config::SuperTokens;
+use crate::config::{SuperTokens, TokenAlgorithm};
 
 /// The settings in force for one app.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,8 @@ pub(super) struct Settings {
     pub(super) access_token_blacklisting: bool,
     /// Whether clients up to CDI 2.20 get tokens of keys that are replaced.
     pub(super) dynamic_signing_key: bool,
+    /// How keys that are replaced sign access tokens that are JWTs.
+    pub(super) algorithm: TokenAlgorithm,
     /// For how long clients from CDI 5.6 on may repeat a refresh whose answer was lost.
     pub(super) grace_period: Seconds,
     /// The hashes of the keys of which a caller must have one.
@@ -30,11 +33,12 @@ pub(super) struct Settings {
 }
 
 /// The keys of `coreConfig` that an app can set.
-const APP_KEYS: [&str; 6] = [
+const APP_KEYS: [&str; 7] = [
     "access_token_validity",
     "refresh_token_validity",
     "access_token_blacklisting",
     "access_token_signing_key_dynamic",
+    "access_token_algorithm",
     "refresh_token_rotation_grace_period",
     API_KEYS,
 ];
@@ -53,6 +57,7 @@ impl Settings {
             session_lifetime: Seconds(server.session_lifetime.as_secs()),
             access_token_blacklisting: server.access_token_blacklisting,
             dynamic_signing_key: server.access_token_signing_key_dynamic,
+            algorithm: server.access_token_algorithm,
             grace_period: Seconds(server.refresh_token_rotation_grace_period.as_secs()),
             api_keys: server.api_keys.iter().map(|key| ApiKey::hash_of(key.expose())).collect(),
         };
@@ -136,6 +141,10 @@ impl Settings {
             }
             "access_token_blacklisting" => self.access_token_blacklisting = flag(name, value)?,
             "access_token_signing_key_dynamic" => self.dynamic_signing_key = flag(name, value)?,
+            "access_token_algorithm" => {
+                let algorithm = TokenAlgorithm::deserialize(value);
+                self.algorithm = algorithm.map_err(|_| format!("'{name}' must be RS256 or ES256"))?;
+            }
             API_KEYS => {
                 let hashes =
                     value.as_array().and_then(|hashes| hashes.iter().map(|hash| unhex(hash.as_str()?)).collect());
@@ -202,11 +211,12 @@ mod tests {
     fn an_app_may_say_numbers_as_texts() {
         let settings = changed(json!({
             "access_token_validity": "2", "refresh_token_validity": "0.1", "access_token_blacklisting": "true",
-            "access_token_signing_key_dynamic": false, "api_keys": "secret-key-of-twenty-characters, another-secret-key-of-twenty",
+            "access_token_signing_key_dynamic": false, "access_token_algorithm": "ES256", "api_keys": "secret-key-of-twenty-characters, another-secret-key-of-twenty",
         }))
         .unwrap();
         assert_eq!((settings.access_token_validity, settings.refresh_token_validity), (Seconds(2), Seconds(6)));
         assert!(settings.access_token_blacklisting && !settings.dynamic_signing_key);
+        assert_eq!(settings.algorithm, TokenAlgorithm::Es256);
         assert_eq!(settings.api_keys[1], ApiKey::hash_of("another-secret-key-of-twenty"));
         assert_eq!(changed(json!({ "refresh_token_validity": 144000 })).unwrap(), changed(json!({})).unwrap());
     }
@@ -219,6 +229,7 @@ mod tests {
             (json!({ "access_token_validity": 0 }), "'access_token_validity' must be from 1 to 604800"),
             (json!({ "access_token_validity": 604_801 }), "'access_token_validity' must be from 1 to 604800"),
             (json!({ "access_token_validity": "1e400" }), "'access_token_validity' must be a number"),
+            (json!({ "access_token_algorithm": "HS256" }), "'access_token_algorithm' must be RS256 or ES256"),
             (json!({ "access_token_blacklisting": 1 }), "'access_token_blacklisting' must be true or false"),
             (json!({ "api_keys": "short" }), "One of the API keys is too short. Please use at least 20 characters"),
             (

@@ -21,10 +21,10 @@ use rekindle::{
     revocation_log::NoRevocationLog,
     store::*,
 };
+use rekindle_embedded::OpenStore;
 use rekindle_server::{
     app::App,
     config::{Config, Overrides},
-    runtime::OpenStore,
 };
 use rekindle_testkit::{
     contents::contents,
@@ -66,7 +66,7 @@ impl MoodyStore {
             }
         };
         let config = Config { data_dir: folder.path().into(), store: url.parse().unwrap(), ..Config::default() };
-        Self::on(OpenStore::open(&config).await.unwrap().shared(), Some(folder))
+        Self::on(OpenStore::open(&config.location()).await.unwrap().shared(), Some(folder))
     }
 
     fn on(inner: Arc<dyn Store>, folder: Option<TempDir>) -> Self {

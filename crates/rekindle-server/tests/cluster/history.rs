@@ -9,6 +9,9 @@ pub type Millis = u64;
 /// How long a server may take to learn of another's endings, when the store is there.
 const LEARNS_WITHIN: Millis = 2000;
 
+/// How long an access token lives: the default of definitions.
+const ACCESS_TOKENS_LIVE: Millis = 15 * 60 * 1000;
+
 /// A request and what came of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -218,9 +221,20 @@ impl Story<'_> {
                 "superseded" => {}
                 "session_revoked" | "conflict" if after(ended) => {}
                 "token_theft_detected" if after(copied) => verdict.thefts += 1,
+                "access_token_expired" if self.is_old(request) => {}
                 _ => self.fault(verdict, "an honest client was refused", Some(request)),
             }
         }
+    }
+
+    /// Whether the access token that a client has at a request may have expired: the newest one, or, where there are two parties, any.
+    fn is_old(&self, request: &Request) -> bool {
+        let brought = |r: &&&Request| r.client == request.client && r.ended <= request.began && r.brings_tokens();
+        let issued = self.requests.iter().filter(brought).map(|r| r.began);
+        let is_copied = self.requests.iter().any(|r| r.asked == Asked::Copy && r.ended <= request.began);
+        let oldest = if is_copied { issued.min() } else { issued.max() };
+        // Access tokens speak of whole seconds.
+        oldest.is_some_and(|at| request.ended + 1000 >= at + ACCESS_TOKENS_LIVE)
     }
 
     /// Whoever was told that the session is over does not see it alive again.
@@ -334,6 +348,10 @@ fn told(request: &Request) -> Option<Told<'_>> {
 impl Request {
     fn is_offline(&self) -> bool {
         self.asked == Asked::Verify { online: false }
+    }
+
+    fn brings_tokens(&self) -> bool {
+        matches!(self.answered, Answered::Tokens { .. })
     }
 
     fn shows_life(&self) -> bool {
@@ -479,6 +497,17 @@ mod tests {
         assert_eq!(good(&[start(0), copied, theft], DURABLE).thefts, 1);
         let nobody = Request { session: None, ..request(0, 0, Asked::Start, refused("conflict")) };
         bad(&[nobody], DURABLE, "a start was refused");
+    }
+
+    #[test]
+    fn an_access_token_may_have_expired_only_once_it_is_old() {
+        let expired = |at| Request { answered: refused("access_token_expired"), ..verify(0, at, false) };
+        bad(&[start(0), expired(ACCESS_TOKENS_LIVE - 1500)], DURABLE, "an honest client was refused");
+        good(&[start(0), expired(ACCESS_TOKENS_LIVE)], DURABLE);
+        let renewed = refresh(0, 5000, ("t0", 0), tokens("t1", 1));
+        bad(&[start(0), renewed.clone(), expired(ACCESS_TOKENS_LIVE)], DURABLE, "an honest client was refused");
+        let copied = request(0, 100, Asked::Copy, Answered::Yes);
+        good(&[start(0), copied, renewed, expired(ACCESS_TOKENS_LIVE)], DURABLE);
     }
 
     #[test]

@@ -3,9 +3,14 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use rekindle_testkit::servers::mysql::Mysql;
-use rekindle_testkit::servers::postgres::Postgres;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rekindle::rng::{Rng as _, SystemRng};
+use rekindle_testkit::servers::mysql::{self, Mysql};
+use rekindle_testkit::servers::postgres::{self, Postgres};
 use rekindle_testkit::servers::redis::{Cluster, Redis};
+use serde_json::json;
 
 use crate::client::Client;
 use crate::process::{Dir, Server, fails, ok, run};
@@ -77,6 +82,72 @@ fn a_store_that_cannot_be_used_is_named_without_its_password() {
     {
         refused(url, &["store"]);
     }
+}
+
+/// Starts sessions with so many bytes of data until the store takes no more; then makes room.
+async fn filled(url: &str, bytes: usize, make_room: impl FnOnce()) {
+    let dir = Dir::new();
+    let server = Server::start(dir.path(), &["--store", url]);
+    let kind = url.split(':').next().unwrap();
+    let mut alice = Client::start(&server, "alice", true).await;
+    let start = async || {
+        // What is not random would be compressed.
+        let mut random = vec![0; bytes / 2];
+        SystemRng::default().fill(&mut random);
+        let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        server.post("sessions", json!({ "user_id": "filler", "data": { "text": text } })).await
+    };
+    let mut started = 0;
+    let refused = loop {
+        let answers = join_all((0..16).map(|_| start())).await;
+        let (made, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(status, _)| *status == 201);
+        started += made.len();
+        if !refused.is_empty() {
+            break refused;
+        }
+        assert!(started < 50_000, "{kind}: the store is not full");
+    };
+    for (status, answer) in refused {
+        assert_eq!((status, &answer["code"]), (503, &json!("unavailable")), "{kind}: {answer}");
+    }
+    let (status, read) = server.ask("GET", &format!("sessions/{}", alice.session), None).await;
+    assert_eq!((status, &read["state"]), (200, &json!("active")), "{kind}: {read}");
+    assert!(matches!(alice.try_refresh(&server).await, Some(200 | 503)), "{kind}");
+
+    make_room();
+    let mut waits = 0;
+    while start().await.0 != 201 {
+        waits += 1;
+        assert!(waits < 300, "{kind}: there is room, and still nothing starts");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    alice.refresh(&server).await;
+    assert!(server.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_answers_503_and_goes_on_without_a_restart_when_there_is_room() {
+    let postgres = Postgres::with_small_disk(24 << 20);
+    let database = postgres.new_database();
+    postgres.sql("postgres", &format!("ALTER DATABASE {database} SET TABLESPACE {}", postgres::SMALL));
+    let rows = "SELECT repeat('x', 1000) FROM generate_series(1, 5000)";
+    postgres.sql("postgres", &format!("CREATE TABLE ballast TABLESPACE {} AS {rows}", postgres::SMALL));
+    filled(&postgres.url(&database), 60_000, || drop(postgres.sql("postgres", "DROP TABLE ballast"))).await;
+
+    // What is full are the tables, and not what the server needs to take a write back.
+    let tiny = [
+        "innodb-file-per-table=0",
+        "innodb-data-file-path=ibdata1:12M:autoextend:max:32M",
+        "innodb-undo-tablespaces=3",
+    ];
+    let mariadb = Mysql::start(&[mysql::QUICK.as_slice(), &tiny].concat());
+    let database = mariadb.new_database();
+    let url = mariadb.url(&database);
+    filled(&url, 5_000, || drop(mariadb.sql(&database, "DELETE FROM sessions WHERE user_id = 'filler'"))).await;
+
+    let redis = Redis::with_small_disk(16 << 20);
+    // With `appendfsync always`, Redis would end here, which is an outage like any other.
+    filled(&redis.new_url(), 60_000, || drop(redis.cli(&["CONFIG", "SET", "appendonly", "no"]))).await;
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a session goes through: login, calls, refreshes, theft, the end.
 
+use rekindle::refresh::Opening;
 use serde_json::{Value, json};
 
 use crate::server::{Server, header, names, payload};
@@ -160,6 +161,69 @@ async fn from_5_6_on_a_session_s_access_tokens_are_looked_up_by_their_lineage() 
     client.refresh(&second).await.ok();
     client.verify_with(&second["accessToken"]["token"], check.clone()).await.ok();
     client.verify_with(&first["accessToken"]["token"], check).await.word("UNAUTHORISED");
+}
+
+#[tokio::test]
+async fn es256_is_for_dynamic_keys_and_for_tokens_that_name_their_key() {
+    let server = Server::configured("[supertokens]\naccess_token_algorithm = 'ES256'").await;
+    let client = server.cdi("5.4");
+    let signed_by = |tokens: &Value| header(&tokens["accessToken"]["token"])["alg"].clone();
+    let dynamic = client.create("ann", json!({})).await;
+    let fixed = client.create("ann", json!({ "useDynamicSigningKey": false })).await;
+    assert_eq!((signed_by(&dynamic), signed_by(&fixed)), (json!("ES256"), json!("RS256")));
+    client.verify_with(&dynamic["accessToken"]["token"], json!({ "checkDatabase": true })).await.ok();
+    let next = client.refresh(&dynamic).await.ok();
+    assert_eq!(signed_by(&client.verify(&next).await.ok()), "ES256", "signed again with its own kind of key");
+
+    let keys = server.anyone().get("/.well-known/jwks.json").await;
+    let keys: Value = serde_json::from_str(&keys.text).unwrap();
+    let [rsa, ec, _] = &keys["keys"].as_array().unwrap()[..] else { panic!("{keys}") };
+    assert_eq!(names(ec), ["alg", "crv", "kid", "kty", "use", "x", "y"]);
+    assert_eq!(header(&dynamic["accessToken"]["token"])["kid"], ec["kid"]);
+    assert!(ec["kid"].as_str().unwrap().starts_with("d-") && ec["kid"] != rsa["kid"]);
+
+    // Clients that know no key sets verify with the one key that they were told.
+    let old = server.cdi("2.20");
+    let tokens = old.create("bob", json!({})).await;
+    old.verify(&tokens).await.ok();
+    // A header that claims the other algorithm is nobody's.
+    let text = dynamic["accessToken"]["token"].as_str().unwrap();
+    let (_, rest) = text.split_once('.').unwrap();
+    let (head, _) = fixed["accessToken"]["token"].as_str().unwrap().split_once('.').unwrap();
+    client.verify_with(&json!(format!("{head}.{rest}")), json!({})).await.word("TRY_REFRESH_TOKEN");
+}
+
+#[tokio::test]
+async fn a_client_that_proves_its_refreshes_has_the_rules_for_committed_ones() {
+    let server = Server::new().await;
+    let client = server.cdi("5.4");
+    let [one, two, three] = [1, 2, 3].map(|n| Opening::from_bytes(&[n; 32]).unwrap());
+    let refresh = async |tokens: &Value, next: &Opening, held: Option<&Opening>| {
+        let token = tokens["refreshToken"]["token"].as_str().unwrap();
+        let held = held.map_or_else(String::new, |held| format!("~{}", *held.expose()));
+        client.refresh_with(&json!(format!("{token}~{}{held}", next.commitment())), json!({})).await
+    };
+    let first = client.create("ann", json!({})).await;
+    let second = refresh(&first, &one, None).await.ok();
+    client.verify(&second).await.ok();
+    server.pass(86_400);
+    let again = refresh(&first, &one, None).await.ok();
+    assert_eq!(again["refreshToken"]["token"], second["refreshToken"]["token"], "a lost answer, however late");
+
+    // Who has the token alone gets nothing, and does no harm.
+    let told = client.refresh(&second).await.word("UNAUTHORISED");
+    assert_eq!(told["message"], "The session's client has to send a proof");
+    refresh(&second, &three, None).await.word("UNAUTHORISED");
+    let third = refresh(&second, &two, Some(&one)).await.ok();
+    client.verify(&third).await.ok();
+
+    // A copy of the client, overtaken; and a token in wrong hands.
+    refresh(&second, &three, Some(&one)).await.word("TOKEN_THEFT_DETECTED");
+    refresh(&third, &three, Some(&one)).await.word("TOKEN_THEFT_DETECTED");
+
+    let damaged = json!(format!("{}~{}x", third["refreshToken"]["token"].as_str().unwrap(), three.commitment()));
+    client.refresh_with(&damaged, json!({})).await.word("UNAUTHORISED");
+    refresh(&third, &three, Some(&two)).await.ok();
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ const { Site } = require("./site");
 const REFRESH = "/auth/session/refresh";
 /** How many users go through trouble at once. */
 const USERS = 4;
+/** A thief's own, which goes with nothing. */
+const [COMMITMENT, OPENING] = [22, 43].map((length) => "A".padStart(length, "B"));
 const ROUNDS = process.env.REKINDLE_FULL ? 500 : 60;
 
 /** The page, with supertokens-website in it. */
@@ -68,15 +70,15 @@ class World {
     return sleep(this.accessTokens * 1000 + 100);
   }
 
-  /** A profile of its own with some tabs on the page, logged in as this user. */
-  async logIn(userId, count = 1) {
+  /** A profile of its own with some tabs on the page, logged in as this user; `query` says how the page sets its SDK up. */
+  async logIn(userId, count = 1, query = "") {
     const context = await this.browser.newContext();
     // Pages wait on a busy machine; what a page does about it is what is tested.
     context.setDefaultTimeout(180_000);
     const tabs = [];
     while (tabs.length < count) {
       const tab = await context.newPage();
-      await tab.goto(this.front.address);
+      await tab.goto(`${this.front.address}/${query}`);
       tabs.push(tab);
     }
     const login = await tabs[0].evaluate((userId) => page.ask("POST", "/login", { userId }), userId);
@@ -116,6 +118,32 @@ const tenCalls = async (tabs, userId, how = "ask") => {
     assert.equal(JSON.parse(body).userId, userId);
   }
 };
+
+const badNetwork = (how, query) =>
+  describe(how, () => {
+    const world = World.of(3);
+
+    it(`detects no false theft in ${ROUNDS} rounds of late and lost requests and answers`, async (t) => {
+      const seed = Date.now() % 1_000_000;
+      t.diagnostic(`seed ${seed}`);
+      const numbers = random(seed);
+      const users = await Promise.all(Array.from({ length: USERS }, (_, i) => world.logIn(`user-${i}`, 2, query)));
+      for (const proxy of world.proxies) proxy.trouble = trouble(numbers);
+      const rounds = users.map(async ({ tabs, handles }, i) => {
+        for (let round = 0; round < ROUNDS / USERS; round++) {
+          await world.expired();
+          await tenCalls(tabs, `user-${i}`, "insist");
+          assert.deepEqual(await world.sessionsOf(`user-${i}`), handles);
+          for (const tab of tabs) {
+            // Not doesSessionExist: it answers no, too, when it cannot refresh because of the network.
+            const events = await tab.evaluate(() => page.events);
+            assert.ok(!events.includes("UNAUTHORISED") && !events.includes("SIGN_OUT"), String(events));
+          }
+        }
+      });
+      await Promise.all(rounds);
+    });
+  });
 
 describe("supertokens-website 20.1.6 in Chromium, with supertokens-node 24.0.3 on express", { concurrency: 1 }, () => {
   describe("on a good network", { concurrency: 1 }, () => {
@@ -160,28 +188,41 @@ describe("supertokens-website 20.1.6 in Chromium, with supertokens-node 24.0.3 o
     });
   });
 
-  describe("on a bad network", () => {
-    const world = World.of(3);
+  describe("with proofs", { concurrency: 1 }, () => {
+    const world = World.of(6);
+    const held = ({ tabs }) => tabs[0].evaluate(() => /st-refresh-token=([^;]+)/.exec(document.cookie)[1]);
+    const refreshWith = (token) => {
+      const headers = { authorization: `Bearer ${token}`, "st-auth-mode": "header" };
+      return fetch(world.site.app.address + REFRESH, { method: "POST", headers });
+    };
 
-    it(`detects no false theft in ${ROUNDS} rounds of late and lost requests and answers`, async (t) => {
-      const seed = Date.now() % 1_000_000;
-      t.diagnostic(`seed ${seed}`);
-      const numbers = random(seed);
-      const users = await Promise.all(Array.from({ length: USERS }, (_, i) => world.logIn(`user-${i}`, 2)));
-      for (const proxy of world.proxies) proxy.trouble = trouble(numbers);
-      const rounds = users.map(async ({ tabs, handles }, i) => {
-        for (let round = 0; round < ROUNDS / USERS; round++) {
-          await world.expired();
-          await tenCalls(tabs, `user-${i}`, "insist");
-          assert.deepEqual(await world.sessionsOf(`user-${i}`), handles);
-          for (const tab of tabs) {
-            // Not doesSessionExist: it answers no, too, when it cannot refresh because of the network.
-            const events = await tab.evaluate(() => page.events);
-            assert.ok(!events.includes("UNAUTHORISED") && !events.includes("SIGN_OUT"), String(events));
-          }
-        }
-      });
-      await Promise.all(rounds);
+    it("gives nothing for a stolen refresh token, and the session goes on", async () => {
+      const dave = await world.logIn("dave", 2, "?proving");
+      // The first refresh commits the session, the second one proves it.
+      for (let refresh = 0; refresh < 2; refresh++) {
+        await world.expired();
+        assert.equal(await world.refreshesDuring(() => tenCalls(dave.tabs, "dave")), 1);
+      }
+      for (const token of [await held(dave), `${await held(dave)}~${COMMITMENT}`]) {
+        const answer = await refreshWith(token);
+        assert.deepEqual([answer.status, await answer.json()], [401, { message: "unauthorised" }]);
+      }
+      await world.expired();
+      assert.equal(await world.refreshesDuring(() => tenCalls(dave.tabs, "dave")), 1);
+      assert.deepEqual(await world.sessionsOf("dave"), dave.handles);
+      await dave.context.close();
+    });
+
+    it("sees a wrong opening", async () => {
+      const erin = await world.logIn("erin", 1, "?proving");
+      await world.expired();
+      await tenCalls(erin.tabs, "erin");
+      const theft = await refreshWith(`${await held(erin)}~${COMMITMENT}~${OPENING}`);
+      assert.deepEqual([theft.status, await theft.json()], [401, { message: "token theft detected" }]);
+      assert.deepEqual(await world.sessionsOf("erin"), []);
+      await erin.context.close();
     });
   });
+
+  for (const [how, query] of [["on a bad network", ""], ["with proofs on a bad network", "?proving"]]) badNetwork(how, query);
 });

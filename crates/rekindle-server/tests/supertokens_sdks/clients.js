@@ -9,7 +9,7 @@ const node = (version, framework, sdk, more) => ({
   ...more,
 });
 
-const python = (framework) => ({
+const python = (framework, more) => ({
   name: `supertokens-python 0.31.4 on ${framework}`,
   language: "python",
   app: { framework },
@@ -19,10 +19,11 @@ const python = (framework) => ({
   claims: true,
   inForce: true,
   headers: true,
+  ...more,
 });
 
 // What an SDK can do beside the sessions themselves: change the payload of access tokens, say all about a session, make JWTs,
-// guard by claims, ask whether a session is in force, carry tokens in headers. `keyless` ones know no API keys.
+// guard by claims, ask whether a session is in force, carry tokens in headers, be in a tenant. `keyless` ones know no API keys.
 exports.clients = [
   node("1.0.0", "express", "1", { keyless: true }),
   node("1.0.0", "nothing", "1-raw", { keyless: true }),
@@ -40,10 +41,11 @@ exports.clients = [
       claims: true,
       inForce: true,
       headers: true,
+      tenants: framework === "express",
     }),
   ),
   node("24.0.3", "nothing", "24-raw", { payload: true, information: true, jwt: true, claims: true, inForce: true }),
   python("flask"),
-  python("fastapi"),
+  python("fastapi", { tenants: true }),
   python("django"),
 ];

@@ -259,12 +259,49 @@ const guarded = (client) => () => {
   });
 };
 
+/** An app of its own on the server, with a tenant. The SDK is told by its `connectionURI`. */
+const tenanted = (client) => () => {
+  let site;
+  const put = async (address, body) => {
+    const headers = { "content-type": "application/json", "cdi-version": "5.4" };
+    const answer = await fetch(address, { method: "PUT", headers, body: JSON.stringify(body) });
+    assert.deepEqual(await answer.json(), { status: "OK", createdNew: true });
+  };
+  const between = async (core) => {
+    const coreConfig = { access_token_validity: `${SHORT}`, access_token_algorithm: "ES256" };
+    await put(`${core}/recipe/multitenancy/app/v2`, { appId: "shop", coreConfig });
+    await put(`${core}/appid-shop/recipe/multitenancy/tenant/v2`, { tenantId: "t1" });
+    return `${core}/appid-shop`;
+  };
+  before(async () => (site = await Site.start(client, { between })));
+  after(() => site?.stop());
+
+  it("has sessions in the tenant, and tokens that are signed with ES256", async () => {
+    const amy = await visitor(site, { userId: "amy", tenant: "t1" });
+    const header = JSON.parse(Buffer.from(amy.accessToken.split(".")[0], "base64url"));
+    assert.equal(header.alg, "ES256");
+    assert.equal(ok(await amy.ask("GET", "/me")).payload.tId, "t1");
+    const [handle] = ok(await amy.ask("GET", "/sessions?userId=amy"));
+    assert.match(handle, /_t1$/);
+    await expired();
+    refused(await amy.ask("GET", "/me"), "try refresh token");
+    const thief = amy.twin();
+    ok(await amy.refresh());
+    ok(await amy.ask("PUT", "/data", { cart: [1] }));
+    assert.deepEqual(ok(await amy.ask("GET", "/data")), { cart: [1] });
+    assert.equal(ok(await amy.ask("GET", "/in-force")).userId, "amy");
+    await stolenBy(thief, amy);
+    assert.deepEqual(ok(await amy.ask("GET", "/sessions?userId=amy")), []);
+  });
+};
+
 describe("published SDKs", { concurrency: 3 }, () => {
   for (const client of clients) {
     describe(client.name, () => {
       describe("with short-lived access tokens and signing keys", { concurrency: 2 }, shortLived(client));
       const guards = client.keyless ? "anti-CSRF tokens" : "anti-CSRF tokens and an API key";
       describe(`with ${guards}`, { concurrency: 1 }, guarded(client));
+      if (client.tenants) describe("with an app and a tenant of its own", tenanted(client));
     });
   }
 });

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Launch, Server, free_port, program, temporary_folder};
+use super::{Launch, Server, free_port, program, temporary_folder, with_small_disk};
 
 /// The Debian package that has the server.
 const PACKAGE: &str = "redis-server";
@@ -46,14 +46,33 @@ impl Redis {
         Self::start_in(temporary_folder(USER), arguments)
     }
 
+    /// One that appends what it is told to a file, on a disk of so many bytes.
+    pub fn with_small_disk(bytes: u64) -> Self {
+        let folder = temporary_folder(USER);
+        let disk = folder.join("disk");
+        let small = |command| with_small_disk(&disk, bytes, command);
+        Self::started(folder, &disk, &["--save", "", "--appendonly", "yes"], small)
+    }
+
     /// As [`Redis::start`], with its files in a folder from [`temporary_folder`].
     pub fn start_in(folder: PathBuf, arguments: &[&str]) -> Self {
+        let files = folder.clone();
+        Self::started(folder, &files, arguments, |command| command)
+    }
+
+    fn started(
+        folder: PathBuf,
+        files: &Path,
+        arguments: &[&str],
+        wrap: impl FnOnce(Vec<OsString>) -> Vec<OsString>,
+    ) -> Self {
         let port = free_port();
         let mut command: Vec<OsString> = vec![program("redis-server", &[], PACKAGE)];
         command.extend(arguments.iter().map(OsString::from));
         let own = ["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"];
         command.extend(own.iter().map(OsString::from));
-        command.push(folder.clone().into());
+        command.push(files.into());
+        let command = wrap(command);
         // SIGKILL: what was not written to the disk by then is gone, as in a crash.
         let launch = Launch { command, folder, port, user: USER, stop_signal: "KILL" };
         Self { server: Server::start(launch, || answers(port)) }

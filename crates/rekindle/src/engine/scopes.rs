@@ -63,7 +63,7 @@ impl ScopeState {
     pub(super) fn chains(&self) -> impl Iterator<Item = Chain> {
         Chain::ALL.into_iter().filter(|chain| match chain {
             Chain::Access(algorithm) => self.definitions.iter().any(|(_, d)| d.access_token.algorithm == *algorithm),
-            Chain::Dynamic | Chain::Static => self.keys.has(*chain),
+            Chain::Dynamic | Chain::DynamicEs256 | Chain::Static => self.keys.has(*chain),
         })
     }
 }

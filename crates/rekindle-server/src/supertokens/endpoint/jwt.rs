@@ -6,7 +6,6 @@ use serde_json::json;
 use super::super::{
     Call, access,
     keys::Keys,
-    path,
     reply::{Reply, object},
 };
 
@@ -44,7 +43,7 @@ pub(super) async fn well_known(call: &Call) -> Result<Reply, Reply> {
     if call.application.definition().is_none() {
         return Ok(Reply::Cached(object([("keys", json!([]))]), 1));
     }
-    let keys = Keys::of(call.engine(), &call.application.scope(&path::public())).await?;
+    let keys = Keys::of(call.engine(), &call.application).await?;
     Ok(Reply::Cached(object([("keys", keys.jwks())]), keys.max_age()))
 }
 

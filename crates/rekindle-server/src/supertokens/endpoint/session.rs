@@ -10,6 +10,8 @@ pub(super) mod show;
 pub(super) mod user;
 pub(super) mod verify;
 
+use std::sync::Arc;
+
 use rekindle::{
     clock::{Seconds, Timestamp},
     definition::OnTheft,
@@ -24,23 +26,21 @@ use subtle::ConstantTimeEq;
 
 use super::super::{
     Call,
-    access::{self, Claims, Version},
+    access::{Claims, Version},
     application,
     cdi::Cdi,
     handle::{self, Handle},
     keys::{self, Keys},
     lineage::Lineage,
     origin::Origin,
-    path,
     payload::Payload,
     reply::{Reply, object},
+    verified::Signed,
 };
 
 /// An access token that one of the app's keys signed; it may have expired.
 struct Presented {
-    version: Version,
-    chain: Chain,
-    claims: Claims,
+    signed: Arc<Signed>,
     handle: Handle,
     /// Nothing for a token of the core that its session was imported from: only what is kept there tells.
     lineage: Option<Lineage>,
@@ -49,9 +49,10 @@ struct Presented {
 impl Presented {
     /// Its lineage, told by its session.
     fn lineage_in(&self, session: &Session) -> Option<Lineage> {
+        let claims = &self.signed.claims;
         let of = |origin: Origin| Lineage {
             session: session.id,
-            generation: origin.generation(&self.claims.refresh_hash, self.claims.parent_hash.as_deref()),
+            generation: origin.generation(&claims.refresh_hash, claims.parent_hash.as_deref()),
             kid: session.position.kid,
         };
         self.lineage.or_else(|| Payload::of(session.claims.to_map()).origin.map(of))
@@ -84,7 +85,7 @@ impl Call {
     /// The app's keys; an app that was never used is made ready.
     pub(super) async fn keys(&mut self) -> Result<Keys, Reply> {
         self.prepare().await?;
-        Ok(Keys::of(self.engine(), &self.application.scope(&path::public())).await?)
+        Ok(Keys::of(self.engine(), &self.application).await?)
     }
 
     /// Makes the app ready for sessions.
@@ -121,16 +122,15 @@ impl Call {
 
     /// Reads an access token of an app that is ready. `Err` in the result says what is wrong with it.
     async fn presented(&self, token: &str) -> Result<Result<Presented, &'static str>, Reply> {
-        let Some(unverified) = access::parse(token) else { return Ok(Err("Access token is invalid")) };
-        let scope = self.application.scope(&path::public());
-        let Some((claims, chain)) = keys::verify(self.engine(), &scope, &unverified).await? else {
-            return Ok(Err("Access token is not signed by this app, or does not contain all the information"));
-        };
         let engine = self.engine();
+        let signed = match keys::verify(engine, &self.application, self.server.verified_tokens(), token).await? {
+            Ok(signed) => signed,
+            Err(problem) => return Ok(Err(problem)),
+        };
         let tag = |kid, message: &[u8]| engine.secrets().tag(kid, message);
-        let Ok(handle) = claims.handle.parse::<Handle>() else { return Ok(Err(UNKNOWN_SESSION)) };
-        let lineage = Lineage::read(handle.id, &claims.refresh_hash, &tag);
-        Ok(Ok(Presented { version: unverified.version, chain, claims, handle, lineage }))
+        let Ok(handle) = signed.claims.handle.parse::<Handle>() else { return Ok(Err(UNKNOWN_SESSION)) };
+        let lineage = Lineage::read(handle.id, &signed.claims.refresh_hash, &tag);
+        Ok(Ok(Presented { signed, handle, lineage }))
     }
 
     /// The active session of an access token, and where in it the token belongs.

@@ -2,8 +2,16 @@
 
 import Session from "supertokens-website";
 
+import { proving } from "../../../../../sdks/web/src/supertokens";
+
 const events = [];
-Session.init({ apiDomain: location.origin, apiBasePath: "/auth", onHandleEvent: ({ action }) => events.push(action) });
+Session.init({
+  apiDomain: location.origin,
+  apiBasePath: "/auth",
+  onHandleEvent: ({ action }) => events.push(action),
+  // As docs/SUPERTOKENS.md says.
+  ...(location.search === "?proving" && { tokenTransferMethod: "header", preAPIHook: proving() }),
+});
 
 const ask = async (method, path, body) => {
   const headers = body ? { "content-type": "application/json" } : {};

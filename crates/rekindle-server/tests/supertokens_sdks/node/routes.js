@@ -6,7 +6,7 @@ exports.routes = (sdk) => {
   const onSession = (work) => async (call) => work(await sdk.session(call.req, call.res), call);
   const all = {
     "POST /login": async ({ req, res, body }) =>
-      sdk.describe(await sdk.create(req, res, body.userId, body.payload, body.data)),
+      sdk.describe(await sdk.create(req, res, body.userId, body.payload, body.data, ...(body.tenant ? [body.tenant] : []))),
     "GET /me": onSession((session) => sdk.describe(session)),
     "POST /me": onSession((session) => sdk.describe(session)),
     "POST /logout": onSession(async (session, { res }) => {

@@ -24,8 +24,8 @@ module.exports = {
     }),
   express: { before: () => [express.middleware()], after: () => [express.errorHandler()] },
   koa: () => koa.middleware(),
-  create: (req, res, userId, ...more) =>
-    Session.createNewSession(req, res, "public", SuperTokens.convertToRecipeUserId(userId), ...more),
+  create: (req, res, userId, payload, data, tenant = "public") =>
+    Session.createNewSession(req, res, tenant, SuperTokens.convertToRecipeUserId(userId), payload, data),
   session: (req, res) => Session.getSession(req, res),
   sessionInForce: (req, res) => Session.getSession(req, res, { checkDatabase: true }),
   describe: (session) => ({ userId: session.getUserId(), payload: session.getAccessTokenPayload() }),

@@ -19,8 +19,8 @@ app.add_middleware(get_middleware())
 
 @app.post("/login")
 async def login(request: Request, body: dict):
-    user = RecipeUserId(body["userId"])
-    return describe(await sessions.create_new_session(request, "public", user, body.get("payload"), body.get("data")))
+    tenant, user = body.get("tenant", "public"), RecipeUserId(body["userId"])
+    return describe(await sessions.create_new_session(request, tenant, user, body.get("payload"), body.get("data")))
 
 
 @app.get("/me")

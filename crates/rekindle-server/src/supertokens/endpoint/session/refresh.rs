@@ -1,11 +1,12 @@
-//! `POST session/refresh`: rotates a refresh token by the engine's rules for bearer tokens.
+//! `POST session/refresh`: rotates a refresh token by the engine's rules for bearer tokens; by those for committed clients if it comes
+//! with a proof.
 
 use rekindle::{
     clock::Seconds,
     definition::OnTheft,
     engine::{Conduct, Error, Patch, Refresh, TokenRefusal},
     keys::Chain,
-    refresh::{Presented, RefreshToken},
+    refresh::{Presented, Proof, RefreshToken},
     rotation::Position,
     session::{Env, Scope, Session, SessionId, UserId},
 };
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use super::super::super::{
     Call, application,
     cdi::Cdi,
-    handle::{self, Handle},
+    handle::{Handle, SentToken},
     lineage::Lineage,
     origin::{self, Opened},
     payload::Payload,
@@ -31,7 +32,7 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     let shorter = shorter(call)?;
     let keys = call.keys().await?;
     let read = if origin::is_refresh_token(&token) { former(call, &token).await? } else { ours(call, &token) };
-    let Some(Authentic { text, tenant, presented, anti_csrf: expected, behind }) = read else {
+    let Some(Authentic { text, tenant, presented, proof, anti_csrf: expected, behind }) = read else {
         return Ok(Reply::unauthorised("The refresh token is not one of this app, or was damaged"));
     };
     if anti_csrf && call.cdi >= Cdi::V2_3 {
@@ -51,7 +52,7 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
         return Ok(Reply::unauthorised(NOT_THERE));
     }
     let scope = call.application.scope(&tenant);
-    let request = Refresh { refresh_token: text.expose(), tag: Some(application::tag()), proof: None };
+    let request = Refresh { refresh_token: text.expose(), tag: Some(application::tag()), proof };
     let outcome = call.engine().refresh_unsigned(&scope, request, conduct(call), &call.ctx).await;
     let moved = outcome.as_ref().map(|outcome| outcome.as_ref().map(|issued| issued.issued));
     count_refresh(call.server.metrics(), moved);
@@ -96,6 +97,7 @@ struct Authentic {
     text: RefreshToken,
     tenant: Env,
     presented: Presented,
+    proof: Option<Proof>,
     /// The anti-CSRF token that belongs to it.
     anti_csrf: Option<String>,
     /// Its session, if that was imported and has yet to be brought to the token's generation.
@@ -104,13 +106,14 @@ struct Authentic {
 
 /// Reads one of ours.
 fn ours(call: &Call, token: &str) -> Option<Authentic> {
-    let (ours, tenant) = handle::split_refresh_token(token)?;
+    let SentToken { ours, tenant, step } = SentToken::parse(token)?;
     let secrets = call.engine().secrets();
     let presented = secrets.authenticate(ours).ok()?;
     let tag = |kid, message: &[u8]| secrets.tag(kid, message);
     let anti_csrf = Lineage::of(presented.session, &presented.position).anti_csrf(&tag);
     let text = secrets.issue(presented.session, &presented.position)?;
-    Some(Authentic { text, tenant, presented, anti_csrf, behind: None })
+    let proof = step.map(|step| step.proof(&presented));
+    Some(Authentic { text, tenant, presented, proof, anti_csrf, behind: None })
 }
 
 /// Reads one of the core that the app was imported from.
@@ -123,7 +126,7 @@ async fn former(call: &Call, token: &str) -> Result<Option<Authentic>, Reply> {
     let text = call.issue(&session, generation)?;
     let presented = Presented { session: session.id, position: Position { generation, ..session.position } };
     let tenant = handle.tenant;
-    Ok(Some(Authentic { text, tenant, presented, anti_csrf, behind: Some(session) }))
+    Ok(Some(Authentic { text, tenant, presented, proof: None, anti_csrf, behind: Some(session) }))
 }
 
 /// Which keys sign from now on; as before, where the client does not say.
@@ -157,7 +160,8 @@ async fn refused(call: &Call, scope: &Scope, presented: &Presented, refusal: Tok
             "The refresh token is not one of this app, or was damaged"
         }
         TokenRefusal::Expired(_) | TokenRefusal::Revoked(_) => NOT_THERE,
-        TokenRefusal::ProofRequired(_) | TokenRefusal::Superseded(_) => "The session's client has to send a proof",
+        TokenRefusal::ProofRequired(_) => "The session's client has to send a proof",
+        TokenRefusal::Superseded(_) => "The refresh token was replaced; a newer one is in its client's storage",
     };
     Ok(Reply::unauthorised(message))
 }

@@ -19,7 +19,7 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
         Err(problem) => return Ok(Reply::unauthorised(problem)),
     };
     if let Some(user_data) = &user_data {
-        check_payload(presented.version, user_data)?;
+        check_payload(presented.signed.version, user_data)?;
     }
     let Some((mut session, lineage)) = call.located(&presented).await? else {
         return Ok(Reply::unauthorised(NO_SESSION));
@@ -30,7 +30,7 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
         let with = Replace { claims: Some(payload.claims()), data: None };
         session = call.engine().replace(&session.scope, session.id, with, &call.ctx).await?;
     }
-    let claims = &presented.claims;
+    let claims = &presented.signed.claims;
     let view = object([("session", call.session(&presented.handle, &claims.user_id, &payload.user_data))]);
     let now = call.engine().now();
     if claims.expires_at <= now {
@@ -39,8 +39,8 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
     let token = call.grant(
         &keys,
         &Grant {
-            version: presented.version,
-            chain: presented.chain,
+            version: presented.signed.version,
+            chain: presented.signed.chain,
             session: &session,
             user_data: &payload.user_data,
             lineage,

@@ -29,7 +29,7 @@ pub(in super::super) async fn answer(call: &mut Call) -> Result<Reply, Reply> {
         Ok(presented) => presented,
         Err(problem) => return try_refresh(call, &keys, problem),
     };
-    let claims = &presented.claims;
+    let claims = &presented.signed.claims;
     if claims.expires_at <= call.engine().now() {
         return try_refresh(call, &keys, "Access token expired");
     }
@@ -100,13 +100,13 @@ fn again(
     call.grant(
         keys,
         &Grant {
-            version: presented.version,
-            chain: presented.chain,
+            version: presented.signed.version,
+            chain: presented.signed.chain,
             session,
             user_data,
             lineage,
-            unconfirmed: unconfirmed && presented.claims.parent_hash.is_some(),
-            anti_csrf: presented.claims.anti_csrf.clone(),
+            unconfirmed: unconfirmed && presented.signed.claims.parent_hash.is_some(),
+            anti_csrf: presented.signed.claims.anti_csrf.clone(),
             issued_at: now,
             expires_at: call.access_expiry(session, now, None),
         },
@@ -120,7 +120,7 @@ fn answer_with(
     user_data: &Map<String, Value>,
     more: Map<String, Value>,
 ) -> Result<Reply, Reply> {
-    let session = call.session(&presented.handle, &presented.claims.user_id, user_data);
+    let session = call.session(&presented.handle, &presented.signed.claims.user_id, user_data);
     Ok(ok([object([("session", session)]), more, call.key_info(keys)?]))
 }
 

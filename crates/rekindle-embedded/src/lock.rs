@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::{StartError, files};
+use crate::{OpenError, files};
 
 /// Held for as long as a process works on a store. The operating system takes it back when the process ends, however it ends.
 #[derive(Debug)]
@@ -13,24 +13,24 @@ pub struct StoreLock(#[expect(dead_code, reason = "held, never read")] File);
 
 impl StoreLock {
     /// For working on the store, beside others.
-    pub fn shared(store: &Path) -> Result<Self, StartError> {
+    pub fn shared(store: &Path) -> Result<Self, OpenError> {
         Self::take(store, File::try_lock_shared, "it is restored or copied at the moment; try again when that is done")
     }
 
     /// For having the store for oneself: only when nobody works on it.
-    pub fn exclusive(store: &Path) -> Result<Self, StartError> {
+    pub fn exclusive(store: &Path) -> Result<Self, OpenError> {
         Self::take(store, File::try_lock, "a server or another command works on it; stop it first")
     }
 
-    fn take(store: &Path, lock: fn(&File) -> Result<(), TryLockError>, why: &'static str) -> Result<Self, StartError> {
+    fn take(store: &Path, lock: fn(&File) -> Result<(), TryLockError>, why: &'static str) -> Result<Self, OpenError> {
         let path = store.with_added_extension("lock");
         // Whoever may read it may lock it.
         let file = files::private().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(StartError::file("the store's lock", &path))?;
+        let file = file.map_err(OpenError::file("the store's lock", &path))?;
         match lock(&file) {
             Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: store.into(), why }),
-            Err(TryLockError::Error(source)) => Err(StartError::file("the store's lock", path)(source)),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: store.into(), why }),
+            Err(TryLockError::Error(source)) => Err(OpenError::file("the store's lock", path)(source)),
         }
     }
 }

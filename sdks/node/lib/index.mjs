@@ -1,0 +1,6 @@
+// The package for `import`; one copy of everything, whichever way it was loaded.
+
+import rekindle from "./index.js";
+
+export const { Rekindle, RekindleError, Web } = rekindle;
+export default rekindle;

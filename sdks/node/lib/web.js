@@ -1,0 +1,432 @@
+// Sessions of requests: what every framework's middleware does, and the middleware of some.
+
+"use strict";
+
+const { asked } = require("./errors");
+const { camel, snake } = require("./shapes");
+
+/** Under what name a request carries its visit. */
+const VISIT = Symbol.for("rekindle.visit");
+
+/** Pairs out of names and values in turn. */
+const pairs = (flat) => Array.from({ length: flat.length / 2 }, (_, at) => [flat[2 * at], flat[2 * at + 1]]);
+
+class Web {
+  #site;
+  #wanted;
+
+  /** Made by `Rekindle.web`. */
+  constructor(site) {
+    this.#site = site;
+    this.#wanted = new Set(site.headers());
+  }
+
+  /** The token against CSRF of a session's generation; undefined without a `csrfKey`. */
+  csrfToken(sessionId, generation) {
+    return this.#site.csrfToken(sessionId, generation) ?? undefined;
+  }
+
+  /** Whether a text is that token; true without a `csrfKey`. */
+  csrfMatches(given, sessionId, generation) {
+    return this.#site.csrfMatches(String(given), sessionId, generation);
+  }
+
+  /** A request, in whatever way it came: `headers` are pairs of name and value. */
+  visit({ method, path, headers, authority, ip }) {
+    let lines = "";
+    for (const [name, value] of headers) {
+      const lower = name.toLowerCase();
+      if (this.#wanted.has(lower)) lines += `${lower}: ${value}\n`;
+    }
+    return new Visit(this.#site.exchange(method, path, lines, authority, ip));
+  }
+
+  /** A request of `node:http` or `node:http2`, and of what is built on it. */
+  visitOf(req) {
+    if (req[VISIT]) return req[VISIT];
+    const headers = [];
+    for (let at = 0; at < req.rawHeaders.length; at += 2) headers.push([req.rawHeaders[at], req.rawHeaders[at + 1]]);
+    const [path] = (req.originalUrl ?? req.url).split("?");
+    const ip = req.ip ?? req.socket.remoteAddress;
+    return (req[VISIT] = this.visit({ method: req.method, path, headers, authority: req.headers[":authority"], ip }));
+  }
+
+  /** Middleware `(req, res, next)` for Express, Connect and `node:http`: for every request, and before anything that needs a session. */
+  express() {
+    return (req, res, next) => {
+      this.#serve(req, res).then((served) => served || next(), next);
+    };
+  }
+
+  /** Whether a request of `node:http` was answered. */
+  async #serve(req, res) {
+    const visit = this.visitOf(req);
+    visit.guard(res);
+    const answer = await visit.own(() => bodyOf(req, visit.longestBody));
+    if (answer) send(res, answer);
+    return answer !== undefined;
+  }
+
+  /** Middleware that lets only requests with a session through: `req.session` has it. */
+  required(need) {
+    return (req, res, next) => {
+      this.session(req, need).then((session) => {
+        req.session = session;
+        next();
+      }, next);
+    };
+  }
+
+  /** Answers the errors of sessions, behind all routes of Express; others are passed on. */
+  errors() {
+    return (error, req, res, next) => {
+      const answer = answerOf(error);
+      if (answer && !res.headersSent) send(res, answer);
+      else next(error);
+    };
+  }
+
+  /** The session of a request of `node:http`. Throws a `Refusal` without a good one. */
+  session(req, need) {
+    return this.visitOf(req).session(need);
+  }
+
+  /** The same, or undefined where there is none. */
+  sessionIfAny(req, need) {
+    return this.visitOf(req).sessionIfAny(need);
+  }
+
+  /** Starts a session, and gives its cookies to the answer. */
+  async signIn(req, res, start, options) {
+    const { tokens, headers } = await this.visitOf(req).signIn(start, options);
+    for (const [name, value] of headers) append(res, name, value);
+    return tokens;
+  }
+
+  /** Plugin for Fastify: `fastify.register(web.fastify())`; then `request.rekindle` is the visit. */
+  fastify() {
+    const give = (reply, { status, headers, body }) => {
+      reply.code(status);
+      // Fastify gathers cookies by itself.
+      for (const [name, value] of headers) reply.header(name, value);
+      return reply.send(body);
+    };
+    const plugin = async (fastify) => {
+      fastify.decorateRequest("rekindle", null);
+      // The routes' bodies are read by Fastify, whatever they say they are.
+      fastify.addHook("onRequest", async (request, reply) => {
+        const visit = this.visitOf(request.raw);
+        request.rekindle = visit;
+        const answer = await visit.own(() => bodyOf(request.raw, visit.longestBody));
+        if (answer) return give(reply, answer);
+      });
+      fastify.addHook("onSend", async (request, reply, payload) => {
+        merge(request.rekindle?.headers() ?? [], {
+          has: (name) => reply.hasHeader(name),
+          add: (name, value) => reply.header(name, name === "vary" ? joined(reply.getHeader(name), value) : value),
+        });
+        return payload;
+      });
+      fastify.setErrorHandler((error, request, reply) => {
+        const answer = answerOf(error);
+        if (!answer) throw error;
+        return give(reply, answer);
+      });
+    };
+    // As `fastify-plugin` does: the hooks are for the whole application.
+    plugin[Symbol.for("skip-override")] = true;
+    return plugin;
+  }
+
+  /** Middleware for Koa; then `ctx.state.rekindle` is the visit. */
+  koa() {
+    return async (ctx, next) => {
+      const visit = this.visitOf(ctx.req);
+      ctx.state.rekindle = visit;
+      const give = ({ status, headers, body }) => {
+        ctx.status = status;
+        if (body !== "") ctx.body = body;
+        // After the body, which sets a type of its own.
+        for (const [name, value] of headers) name === "set-cookie" ? ctx.append(name, value) : ctx.set(name, value);
+      };
+      const own = await visit.own(() => bodyOf(ctx.req, visit.longestBody));
+      try {
+        if (own) give(own);
+        else await next();
+      } catch (error) {
+        const answer = answerOf(error);
+        if (!answer) throw error;
+        give(answer);
+      }
+      merge(visit.headers(), {
+        has: (name) => ctx.response.has(name),
+        add: (name, value) => (name === "vary" ? ctx.vary(value) : ctx.append(name, value)),
+      });
+    };
+  }
+
+  /** A visit of a `Request`, as the fetch API has it: for Next.js, Hono and what else speaks it. */
+  visitOfRequest(request, { ip } = {}) {
+    const { pathname, host } = new URL(request.url);
+    const visit = this.visit({ method: request.method, path: pathname, headers: request.headers, authority: host, ip });
+    return visit;
+  }
+
+  /** A handler of `Request`s, with the visit as its second argument. */
+  handler(handle) {
+    return async (request, about) => {
+      const visit = this.visitOfRequest(request, about);
+      const own = await visit.own(async () => Buffer.from(await request.arrayBuffer()));
+      const answered = async () => {
+        try {
+          return await handle(request, visit);
+        } catch (error) {
+          const answer = answerOf(error);
+          if (!answer) throw error;
+          return responseOf(answer);
+        }
+      };
+      return visit.finish(own ? responseOf(own) : await answered());
+    };
+  }
+
+  /** Middleware for Hono; then `c.get("rekindle")` is the visit. */
+  hono() {
+    return async (c, next) => {
+      const visit = this.visitOfRequest(c.req.raw);
+      c.set("rekindle", visit);
+      const own = await visit.own(async () => Buffer.from(await c.req.raw.arrayBuffer()));
+      if (own) c.res = responseOf(own);
+      else await next();
+      const answer = c.error && answerOf(c.error);
+      if (answer) {
+        c.res = undefined;
+        c.res = responseOf(answer);
+      }
+      c.res = visit.finish(c.res);
+    };
+  }
+}
+
+/** One request, and what its answer needs. */
+class Visit {
+  #exchange;
+  /** What a sign-in, a sign-out or an elevation gives to the answer. */
+  #given = [];
+
+  constructor(exchange) {
+    this.#exchange = exchange;
+  }
+
+  /** How many bytes of a body `own` reads at most. */
+  get longestBody() {
+    return this.#exchange.longestBody;
+  }
+
+  /** The answer to give in place of the application's, if there is one; `body` reads the request's. */
+  async own(body) {
+    let answer = this.#exchange.early();
+    if (!answer && this.#exchange.isRoute()) answer = await asked(this.#exchange.answer(await body()));
+    return answer ? { ...answer, headers: pairs(answer.headers) } : undefined;
+  }
+
+  /** The request's session. Throws a `Refusal` without a good one. */
+  async session({ trust, mint = false } = {}) {
+    const { session, refusal, absent, code } = await asked(this.#exchange.session(trust, mint));
+    if (!session) throw new Refusal(refusal, absent, code);
+    return new Session(session, (headers) => this.#give(headers));
+  }
+
+  /** The same, or undefined where there is none, or its token has expired. */
+  async sessionIfAny(need) {
+    return this.session(need).catch((error) => {
+      if (error instanceof Refusal && error.isAbsence) return undefined;
+      throw error;
+    });
+  }
+
+  /** Starts a session; with `remember: false` its cookies end with the browser. `headers` belong to the answer, and `headers()` has them. */
+  async signIn(start, { remember = true } = {}) {
+    const { tokens, headers } = await asked(this.#exchange.signIn(snake(start), remember));
+    return { tokens: camel(tokens), headers: this.#give(headers) };
+  }
+
+  /** Rotates the request's refresh token; the answer of the route that does so. */
+  async refresh() {
+    const answer = await asked(this.#exchange.refresh());
+    return { ...answer, headers: pairs(answer.headers) };
+  }
+
+  /** The headers that take this client's cookies back. */
+  cleared() {
+    return pairs(this.#exchange.cleared());
+  }
+
+  #give(flat) {
+    const given = pairs(flat);
+    this.#given.push(...given);
+    return given;
+  }
+
+  /** What the answer needs beside its own headers, as pairs. */
+  headers() {
+    return [...this.#given, ...pairs(this.#exchange.headers())];
+  }
+
+  /** Adds it to a `Response`. */
+  finish(response) {
+    const headers = new Headers(response.headers);
+    merge(this.headers(), { has: (name) => headers.has(name), add: (name, value) => headers.append(name, value) });
+    const { status, statusText } = response;
+    return new Response(response.body, { status, statusText, headers });
+  }
+
+  /** Adds it to an answer of `node:http` when its headers are written. */
+  guard(res) {
+    const { writeHead } = res;
+    res.writeHead = (...args) => {
+      res.writeHead = writeHead;
+      const has = (name) => res.hasHeader(name);
+      merge(pairs(this.#exchange.headers()), { has, add: (name, value) => append(res, name, value) });
+      return res.writeHead(...args);
+    };
+  }
+}
+
+/** The session of a request. */
+class Session {
+  #session;
+  #give;
+  #says;
+
+  constructor(session, give) {
+    this.#session = session;
+    this.#give = give;
+  }
+
+  /** Its id. */
+  get id() {
+    return this.#session.id;
+  }
+
+  /** Whose it is. */
+  get userId() {
+    return this.#session.userId;
+  }
+
+  /** Its own claims. */
+  get claims() {
+    return this.says.claims;
+  }
+
+  /** All that its access token says. */
+  get says() {
+    return (this.#says ??= camel(this.#session.verified));
+  }
+
+  /** Its row, with the application's data. */
+  async read() {
+    return camel(await asked(this.#session.read()));
+  }
+
+  /** Changes its data and claims: merge patches (RFC 7396). */
+  async patch(patch) {
+    return camel(await asked(this.#session.patch(snake(patch))));
+  }
+
+  /** Ends it, and takes the cookies back from the answer's client. */
+  async signOut(res) {
+    return this.#carry(res, this.#give(await asked(this.#session.signOut())));
+  }
+
+  /** Notes that the user has authenticated again, and gives new tokens to the answer's client. */
+  async elevate(res, auth) {
+    const { tokens, headers } = await asked(this.#session.elevate(snake({ time: new Date(), amr: [], ...auth })));
+    this.#carry(res, this.#give(headers));
+    return camel(tokens);
+  }
+
+  /** Throws `reauthentication_required` if the user signed in too long ago. */
+  requireFreshSignIn() {
+    return asked((async () => this.#session.requireFreshSignIn())());
+  }
+
+  /** `res` of `node:http`; with other frameworks there is none, and the visit's `headers()` carry it. */
+  #carry(res, headers) {
+    if (res) for (const [name, value] of headers) append(res, name, value);
+  }
+}
+
+/** A request without a session that needs one: `answer` says so to its client. */
+class Refusal extends Error {
+  constructor(answer, isAbsence, code) {
+    super(`the request has no good session: ${code}`);
+    this.name = "Refusal";
+    this.code = code;
+    this.status = answer.status;
+    this.isAbsence = isAbsence;
+    this.answer = { ...answer, headers: pairs(answer.headers) };
+  }
+}
+
+/** The answer to an error of sessions; undefined for any other. */
+const answerOf = (error) => {
+  if (error instanceof Refusal) return error.answer;
+  if (error?.name !== "RekindleError") return undefined;
+  const { code, status, message: detail } = error;
+  const headers = [["content-type", "application/problem+json"], ["cache-control", "no-store"]];
+  if (error.retryAfter) headers.push(["retry-after", String(error.retryAfter)]);
+  const about = snake({ which: error.which, sessionId: error.sessionId, presentedGeneration: error.presentedGeneration, fields: error.fields, maxAge: error.maxAge });
+  return { status, headers, body: JSON.stringify({ type: `urn:rekindle:problem:${code}`, status, code, detail, ...about }) };
+};
+
+/** An answer by `node:http`. */
+const send = (res, { status, headers, body }) => {
+  res.statusCode = status;
+  for (const [name, value] of headers) append(res, name, value);
+  res.end(body);
+};
+
+/** Adds a header that may be there: cookies in turn, `vary` in one line. */
+const append = (res, name, value) => {
+  const before = res.getHeader(name);
+  if (name === "set-cookie" && before !== undefined) res.setHeader(name, [before, value].flat());
+  else res.setHeader(name, name === "vary" ? joined(before, value) : value);
+};
+
+const joined = (before, value) => (before === undefined ? value : `${before}, ${value}`);
+
+/** Adds what an answer does not have, cookies beside its cookies. */
+const merge = (headers, { has, add }) => {
+  const own = new Set(headers.map(([name]) => name).filter((name) => !MANY.has(name) && has(name)));
+  for (const [name, value] of headers) {
+    if (own.has(name)) continue;
+    add(name, value);
+    // What a sign-in says goes before what every personal answer says.
+    if (!MANY.has(name)) own.add(name);
+  }
+};
+
+/** Headers of which there may be several. */
+const MANY = new Set(["set-cookie", "vary"]);
+
+const responseOf = ({ status, headers, body }) =>
+  // The fetch API has no empty text with 204.
+  new Response(body === "" ? null : body, { status, headers });
+
+/** A request's body of at most one byte more than `limit`; a parser before us may have read it. */
+const bodyOf = async (req, limit) => {
+  if (req.body !== undefined) {
+    return Buffer.isBuffer(req.body) || typeof req.body === "string" ? Buffer.from(req.body) : Buffer.from(JSON.stringify(req.body));
+  }
+  const parts = [];
+  let length = 0;
+  for await (const part of req) {
+    parts.push(part);
+    length += part.length;
+    if (length > limit) break;
+  }
+  return Buffer.concat(parts).subarray(0, limit + 1);
+};
+
+module.exports = { Refusal, Session, Visit, Web, append };
