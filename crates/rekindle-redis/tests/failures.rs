@@ -161,8 +161,8 @@ async fn what_must_not_be_written_is_left_alone() {
 
     let url = server.new_url();
     open(&url).await;
-    let replica = Redis::start(&["--replicaof", &format!("127.0.0.1 {}", server.port()), "--save", ""]);
-    assert_eq!(server.cli(&["WAIT", "1", "5000"]), "1");
+    let replica = server.replica();
+    server.wait_for_replica();
     for url in [replica.new_url(), url.replace(&server.port().to_string(), &replica.port().to_string())] {
         let (error, text) = refused(&url).await;
         assert!(matches!(error, OpenError::ReadOnly { .. }), "{text}");
@@ -231,8 +231,7 @@ async fn a_sentinel_leads_to_the_new_master() {
     assert_ne!(prefix(&url), "rekindle");
     let store = open(&url).await;
     let other = start(&store, rekindle_testkit::fixtures::session("bob")).await;
-    let wait = watched.first_master().cli(&["WAIT", "1", "1000"]);
-    assert_eq!(wait, "1");
+    watched.first_master().wait_for_replica();
     watched.first_master().server().stop("KILL");
     let found = at_last(async || store.session(other.id).await).await;
     assert_eq!(found, Some(other.clone()));
@@ -248,7 +247,7 @@ async fn a_cluster_goes_on_after_a_failover() {
     let url = cluster.new_url();
     let text = unavailable(open(&(url.clone() + "&wait_replicas=2&wait_timeout_ms=1500")).await.ping().await);
     assert!(text.contains("only 1 of 2 replicas"), "{text}");
-    let store = open(&(url + "&wait_replicas=1&wait_timeout_ms=2000")).await;
+    let store = open(&(url + "&wait_replicas=1&wait_timeout_ms=20000")).await;
     assert!(store.checks().await.iter().any(|c| c.text.starts_with("cluster: ") && c.ok), "{:?}", store.checks().await);
     let mut sessions = Vec::new();
     for i in 0..20 {
@@ -262,7 +261,7 @@ async fn a_cluster_goes_on_after_a_failover() {
         here.push(start(&store, session_at("ada", at(i))).await);
     }
     for node in &cluster.nodes()[..3] {
-        node.cli(&["WAIT", "1", "2000"]);
+        node.wait_for_replica();
     }
     cluster.nodes()[0].server().stop("KILL");
     for session in &here {

@@ -78,6 +78,37 @@ impl Redis {
         Self { server: Server::start(launch, || answers(port)) }
     }
 
+    /// A quick replica of this one, that has what this one has.
+    ///
+    /// # Panics
+    ///
+    /// If it does not follow within a minute.
+    pub fn replica(&self) -> Self {
+        // Else a master waits five seconds, for more replicas that may come.
+        self.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
+        let replica = Self::start(&[&QUICK[..], &["--replicaof", &format!("127.0.0.1 {}", self.port())]].concat());
+        wait_until("follow its master", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
+        replica
+    }
+
+    /// Waits until a replica has all that this one has now. (`WAIT` speaks of what its own connection wrote: for `redis-cli`,
+    /// nothing.)
+    ///
+    /// # Panics
+    ///
+    /// If that takes longer than a minute.
+    pub fn wait_for_replica(&self) {
+        fn offset(line: &str, before: &str) -> Option<u64> {
+            line.split_once(before)?.1.split([',', '\r']).next()?.parse().ok()
+        }
+        let replication = || self.cli(&["INFO", "replication"]);
+        let written = replication().lines().find_map(|line| offset(line, "master_repl_offset:"));
+        let written = written.expect("a server tells its offset");
+        wait_until("be followed by a replica", || {
+            replication().lines().filter_map(|line| offset(line, "state=online,offset=")).any(|has| has >= written)
+        });
+    }
+
     /// The URL of a keyspace that nobody else uses.
     pub fn new_url(&self) -> String {
         format!("redis://127.0.0.1:{}/?prefix={}", self.port(), new_prefix())
@@ -125,8 +156,7 @@ impl Watched {
     pub fn start() -> Self {
         let master = Redis::quick();
         let port = master.port().to_string();
-        let replica = Redis::start(&[QUICK.as_slice(), &["--replicaof", &format!("127.0.0.1 {port}")]].concat());
-        wait_until("follow its master", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
+        let replica = master.replica();
         let folder = temporary_folder(USER);
         let config = folder.join("sentinel.conf");
         let settings = [
