@@ -162,7 +162,6 @@ async fn what_must_not_be_written_is_left_alone() {
     let url = server.new_url();
     open(&url).await;
     let replica = server.replica();
-    server.wait_for_replica();
     for url in [replica.new_url(), url.replace(&server.port().to_string(), &replica.port().to_string())] {
         let (error, text) = refused(&url).await;
         assert!(matches!(error, OpenError::ReadOnly { .. }), "{text}");
@@ -222,7 +221,7 @@ async fn tls_checks_the_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sentinel_leads_to_the_new_master() {
     let mut watched = Watched::start();
-    let store = open(&(watched.new_url() + "&wait_replicas=1")).await;
+    let store = open(&(watched.new_url() + "&wait_replicas=1&wait_timeout_ms=20000")).await;
     let session = start(&store, session("ada")).await;
     let advanced = applied(store.advance(advance_of(&session, at(1))).await.unwrap());
     drop(store);

@@ -78,16 +78,16 @@ impl Redis {
         Self { server: Server::start(launch, || answers(port)) }
     }
 
-    /// A quick replica of this one, that has what this one has.
+    /// A quick replica of this one, that has what this one has, as this one knows.
     ///
     /// # Panics
     ///
-    /// If it does not follow within a minute.
+    /// If that takes longer than a minute.
     pub fn replica(&self) -> Self {
         // Else a master waits five seconds, for more replicas that may come.
         self.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
         let replica = Self::start(&[&QUICK[..], &["--replicaof", &format!("127.0.0.1 {}", self.port())]].concat());
-        wait_until("follow its master", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
+        self.wait_for_replica();
         replica
     }
 
