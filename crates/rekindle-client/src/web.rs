@@ -47,6 +47,24 @@ pub const SESSION: HeaderName = HeaderName::from_static("rekindle-session");
 /// The token against CSRF, both ways, where [`Settings::csrf_token`] is set.
 pub const CSRF_TOKEN: HeaderName = HeaderName::from_static("anti-csrf");
 
+/// The names of all headers that are looked at: an adapter whose language makes each of them cost need not hand over others.
+pub const HEADERS: &[&str] = &[
+    "accept",
+    "access-control-request-method",
+    "anti-csrf",
+    "authorization",
+    "cookie",
+    "host",
+    "origin",
+    "rekindle-mode",
+    "rekindle-proof",
+    "rekindle-request",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "upgrade",
+    "user-agent",
+];
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 

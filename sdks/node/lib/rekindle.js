@@ -32,15 +32,17 @@ class Rekindle {
   }
 
   /** The engine in this process. */
-  static async embedded(options = {}) {
-    const { store = "sqlite:", dataDir = "./rekindle-data", issuer = "http://localhost", secrets, development = false } = options;
-    const host = await asked(Host.embedded({ store, dataDir, issuer, secrets, development }));
-    return Rekindle.#of(host, options);
+  static async embedded({ product, env, tag, ...options } = {}) {
+    return Rekindle.#of(await asked(Host.embedded(snake(options))), { product, env, tag });
   }
 
   /** The engine on servers; none of them has to be up. */
-  static async remote({ server, servers = [server], apiKey, issuer, audience, connectTimeout, timeout, ...place }) {
-    return Rekindle.#of(Host.remote({ servers, apiKey, issuer, audience, connectTimeout, timeout }), place);
+  static async remote({ product, env, tag, server, servers = [server], ...options }) {
+    try {
+      return await Rekindle.#of(Host.remote(snake({ servers, ...options })), { product, env, tag });
+    } catch (error) {
+      throw told(error);
+    }
   }
 
   static async #of(host, { product = "default", env = "dev", tag = "default" }) {
@@ -154,7 +156,7 @@ class Rekindle {
   web(settings = {}) {
     try {
       const { csrfKey, ...rest } = settings;
-      return new Web(this.#native.site({ ...rest, ...(csrfKey && { csrfKey: Buffer.from(csrfKey) }) }));
+      return new Web(this.#native.site(snake(rest), csrfKey && Buffer.from(csrfKey)));
     } catch (error) {
       throw told(error);
     }

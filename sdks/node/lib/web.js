@@ -8,9 +8,6 @@ const { camel, snake } = require("./shapes");
 /** Under what name a request carries its visit. */
 const VISIT = Symbol.for("rekindle.visit");
 
-/** Pairs out of names and values in turn. */
-const pairs = (flat) => Array.from({ length: flat.length / 2 }, (_, at) => [flat[2 * at], flat[2 * at + 1]]);
-
 class Web {
   #site;
   #wanted;
@@ -227,7 +224,7 @@ class Visit {
   async own(body) {
     let answer = this.#exchange.early();
     if (!answer && this.#exchange.isRoute()) answer = await asked(this.#exchange.answer(await body()));
-    return answer ? { ...answer, headers: pairs(answer.headers) } : undefined;
+    return answer ?? undefined;
   }
 
   /** The request's session. Throws a `Refusal` without a good one. */
@@ -252,25 +249,23 @@ class Visit {
   }
 
   /** Rotates the request's refresh token; the answer of the route that does so. */
-  async refresh() {
-    const answer = await asked(this.#exchange.refresh());
-    return { ...answer, headers: pairs(answer.headers) };
+  refresh() {
+    return asked(this.#exchange.refresh());
   }
 
   /** The headers that take this client's cookies back. */
   cleared() {
-    return pairs(this.#exchange.cleared());
+    return this.#exchange.cleared();
   }
 
-  #give(flat) {
-    const given = pairs(flat);
+  #give(given) {
     this.#given.push(...given);
     return given;
   }
 
   /** What the answer needs beside its own headers, as pairs. */
   headers() {
-    return [...this.#given, ...pairs(this.#exchange.headers())];
+    return [...this.#given, ...this.#exchange.headers()];
   }
 
   /** Adds it to a `Response`. */
@@ -287,7 +282,7 @@ class Visit {
     res.writeHead = (...args) => {
       res.writeHead = writeHead;
       const has = (name) => res.hasHeader(name);
-      merge(pairs(this.#exchange.headers()), { has, add: (name, value) => append(res, name, value) });
+      merge(this.#exchange.headers(), { has, add: (name, value) => append(res, name, value) });
       return res.writeHead(...args);
     };
   }
@@ -365,7 +360,7 @@ class Refusal extends Error {
     this.code = code;
     this.status = answer.status;
     this.isAbsence = isAbsence;
-    this.answer = { ...answer, headers: pairs(answer.headers) };
+    this.answer = answer;
   }
 }
 

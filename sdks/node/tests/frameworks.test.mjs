@@ -1,13 +1,17 @@
 // The same application on each framework.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import fs from "node:fs";
 import http from "node:http";
 import os from "node:os";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import { after, before, describe, it } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 
 import { serve } from "@hono/node-server";
 import express from "express";
@@ -226,3 +230,42 @@ for (const [name, start] of Object.entries({ Express: onExpress, Fastify: onFast
     });
   });
 }
+
+describe("the example of rendering", () => {
+  let program, server;
+  before(async () => {
+    const env = { ...process.env, PORT: "0", DATA: path.join(folder, "rendering"), DEFINITION: '{"access_token":{"lifetime":1}}' };
+    program = spawn(process.execPath, [fileURLToPath(new URL("../examples/rendering/server.mjs", import.meta.url))], { env });
+    for await (const line of createInterface(program.stdout)) {
+      const port = /^Listening on http:\/\/localhost:(\d+)/.exec(line)?.[1];
+      if (port) {
+        server = { address: () => ({ port }) };
+        break;
+      }
+    }
+  });
+  after(async () => {
+    if (program?.kill("SIGKILL")) await once(program, "exit");
+  });
+
+  it("renders for a visitor whose access token has expired, and rotates nothing", async () => {
+    const browser = new Browser(server);
+    assert.match((await browser.ask("GET", "/")).body, /Sign in/);
+    const type = { "content-type": "application/x-www-form-urlencoded" };
+    assert.equal((await browser.ask("POST", "/login", { headers: type, body: "user=alice" })).status, 303);
+    const json = { "content-type": "application/json" };
+    assert.deepEqual((await browser.ask("POST", "/cart", { headers: json, body: '"socks"' })).body, ["socks"]);
+    await sleep(1100);
+    const before = new Map(browser.cookies);
+    for (let turn = 0; turn < 3; turn++) {
+      const page = await browser.ask("GET", "/", { headers: { accept: "text/html", "sec-fetch-mode": "navigate" } });
+      assert.match(page.body, /<p id=user>alice<\/p><p id=cart>1 in your cart/);
+    }
+    assert.deepEqual(browser.cookies, before);
+    const late = await browser.ask("POST", "/cart", { headers: json, body: '"shoes"' });
+    assert.deepEqual([late.status, late.body.code], [401, "access_token_expired"]);
+    assert.equal((await browser.refresh()).status, 200);
+    assert.deepEqual((await browser.ask("POST", "/cart", { headers: json, body: '"shoes"' })).body, ["socks", "shoes"]);
+    assert.equal((await browser.ask("GET", "/nowhere")).status, 404);
+  });
+});

@@ -1,0 +1,16 @@
+//! What Rekindle's bindings to other languages share, `sdks/node` and `sdks/python`. A binding adds how its language waits, what it
+//! throws, and the names that its users see.
+//!
+//! - [`Host`]: where sessions are kept; [`Handle`]: the sessions of one product, environment and definition;
+//! - [`Site`]: requests on the web, each an [`Exchange`], with its [`Session`];
+//! - [`json`]: what goes over the border, which is JSON but for what every request needs.
+
+mod handle;
+mod host;
+pub mod json;
+mod site;
+
+pub use handle::Handle;
+pub use host::Host;
+pub use json::Failed;
+pub use site::{Exchange, Outcome, Session, Site, check_web};
