@@ -226,7 +226,7 @@ impl Handle {
         loop {
             let swept =
                 opened.engine.sweep(opened.engine.now()).await.map_err(|error| Failed::Problem(error.into()))?;
-            removed += u64::try_from(swept.removed).unwrap_or(u64::MAX);
+            removed += swept.removed;
             if swept.next.is_none() {
                 return Ok(removed);
             }

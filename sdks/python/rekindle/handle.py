@@ -125,8 +125,14 @@ class _Core:
         native.on_revoked(self._revoked)
         return native
 
+    @property
+    def present(self) -> _native.Handle | None:
+        """The native half, if it is open."""
+        return self._native
+
     async def native_later(self) -> _native.Handle:
-        return self._native or await asyncio.to_thread(self.native)
+        native = self._native
+        return native if native is not None else await asyncio.to_thread(self.native)
 
     def on_revoked(self, callback: Callable[[Revocation], object]) -> None:
         self._told.append(callback)
@@ -372,6 +378,12 @@ class _Methods:
         """Calls `callback`, from a thread of its own, with each session that ends or is elevated from now on: to close WebSockets."""
         self._core.on_revoked(callback)
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether it is not known at present what was revoked; nor is it before the handle is open."""
+        native = self._core.present
+        return native is None or native.is_stale()
+
     def _forgetting(self, shape: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def shaped(said: Any) -> Any:
             self._core.forget()
@@ -472,11 +484,6 @@ class Rekindle(_Methods, Blocking):
             return core.remember(access_token, said if said is not None else native.verify(access_token, trust).wait())
         except NativeError as error:
             raise told(error) from None
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether it is not known at present what was revoked."""
-        return self._core.native().is_stale()
 
     def web(self, *, csrf_key: bytes | None = None, **settings: Any) -> Web:
         """The sessions of requests: see `Web`."""

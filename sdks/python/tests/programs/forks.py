@@ -21,9 +21,11 @@ for number in range(4):
             for _ in range(5):
                 tokens = rekindle.refresh(rekindle.start(user_id=f"child-{number}").refresh_token)
                 assert rekindle.verify(tokens.access_token).user_id == f"child-{number}"
-            print("ok", flush=True)
+            said = "ok"
         except OpenError as error:
-            print(error, flush=True)
+            said = str(error)
+        # In one piece, beside what the other children say.
+        os.write(1, f"{said}\n".encode())
         os._exit(0)
     children.append(child)
 for child in children:

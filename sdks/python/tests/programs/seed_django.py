@@ -110,7 +110,7 @@ class Session(APIView):
 
 urlpatterns = [path("api/refresh", Refresh.as_view()), path("session", Session.as_view())]
 
-OWN = {"HTTP_SEC_FETCH_SITE": "same-origin", "HTTP_REKINDLE_REQUEST": "1"}
+OWN = {"HTTP_HOST": "localhost", "HTTP_SEC_FETCH_SITE": "same-origin", "HTTP_REKINDLE_REQUEST": "1"}
 browser = Client()
 
 

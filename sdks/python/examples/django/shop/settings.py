@@ -29,7 +29,7 @@ if "REKINDLE_SERVER" in os.environ:
     REKINDLE = {"SERVER": os.environ["REKINDLE_SERVER"].split(","), "API_KEY": os.environ["REKINDLE_API_KEY"]}
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["shop.views.Visitors"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["shop.visitors.Visitors"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
 }

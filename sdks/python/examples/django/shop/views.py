@@ -3,7 +3,6 @@
 from html import escape
 from typing import Any
 
-from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, JsonResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,14 +10,6 @@ from rest_framework.views import APIView
 
 from rekindle import Session
 from rekindle.django import session_if_any, session_required, sign_in
-from rekindle.django.rest import SessionAuthentication
-
-
-class Visitors(SessionAuthentication):
-    """This example has no table of users: whoever is signed in is one. (Without this, a session's user is found by its primary key.)"""
-
-    def user_of(self, session: Session) -> User:
-        return User(username=session.user_id)
 
 
 def login(request: HttpRequest) -> HttpResponse:
