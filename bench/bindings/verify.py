@@ -63,10 +63,10 @@ with tempfile.TemporaryDirectory() as folder:
         return jwt.decode(token, public, ["EdDSA"], audience="default/dev", issuer="http://localhost")
 
     def rfc() -> str:
-        return jose.encode({"alg": "EdDSA", "kid": "k", "typ": "at+jwt"}, claims(), key, ["EdDSA"])
+        return jose.encode({"alg": "Ed25519", "kid": "k", "typ": "at+jwt"}, claims(), key, ["Ed25519"])
 
     def joserfc(token: str) -> Any:
-        return jose.decode(token, key, ["EdDSA"])
+        return jose.decode(token, key, ["Ed25519"])
 
     def signature(token: str) -> None:
         head, _, tail = token.rpartition(".")

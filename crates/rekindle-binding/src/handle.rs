@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Failed, Site,
-    json::{minted, parse, read, tokens, verified},
+    json::{minted, parse, read, read_object, tokens, verified},
     site::{WebOptions, trust},
 };
 
@@ -113,19 +113,19 @@ impl Handle {
 
     /// Starts a session: as [`Rekindle::start`], with the members of [`Start`].
     pub async fn start(&self, start: Value) -> Result<Value, Failed> {
-        let start = read::<StartInput>("start", start)?.try_into()?;
+        let start = read_object::<StartInput>("start", start)?.try_into()?;
         Ok(tokens(&self.rekindle.start(start).await?))
     }
 
     /// Rotates a refresh token: `refresh_token`, and optional `proof` and `client`.
     pub async fn refresh(&self, refresh: Value) -> Result<Value, Failed> {
-        let refresh = read::<RefreshInput>("refresh", refresh)?.into();
+        let refresh = read_object::<RefreshInput>("refresh", refresh)?.into();
         Ok(tokens(&self.rekindle.refresh(refresh).await?))
     }
 
     /// A refresh after the user authenticated again.
     pub async fn elevate(&self, refresh: Value, auth: Value) -> Result<Value, Failed> {
-        let (refresh, auth) = (read::<RefreshInput>("refresh", refresh)?.into(), read("auth", auth)?);
+        let (refresh, auth) = (read_object::<RefreshInput>("refresh", refresh)?.into(), read_object("auth", auth)?);
         Ok(tokens(&self.rekindle.elevate(refresh, auth).await?))
     }
 
@@ -188,7 +188,7 @@ impl Handle {
 
     /// A page of sessions: optional `user_id`, `state`, `after` and `limit`.
     pub async fn list(&self, list: Value) -> Result<Value, Failed> {
-        let ListInput { user_id, state, after, limit } = read("list", list)?;
+        let ListInput { user_id, state, after, limit } = read_object("list", list)?;
         let user_id = user_id.map(|id| parse("user_id", &id)).transpose()?;
         let list = List { user_id, state, after: after.map(Cursor::from), limit };
         let page = self.rekindle.list(list).await?;
@@ -202,7 +202,7 @@ impl Handle {
 
     /// Changes a session's data and claims: optional `data`, `claims` and `if_version`.
     pub async fn patch(&self, session_id: &str, patch: Value) -> Result<Value, Failed> {
-        let patch = read::<PatchInput>("patch", patch)?.into();
+        let patch = read_object::<PatchInput>("patch", patch)?.into();
         Ok(json!(self.rekindle.patch(parse("session_id", session_id)?, patch).await?))
     }
 
@@ -236,7 +236,7 @@ impl Handle {
     /// The rules of the web for these sessions, with the members of [`rekindle_client::web::Settings`] and `trust`; and a key of at least
     /// 32 bytes, where unsafe requests need the header `anti-csrf`, too.
     pub fn site(&self, options: Value, csrf_key: Option<&[u8]>) -> Result<Site, Failed> {
-        let options: WebOptions = read("web", options)?;
+        let options: WebOptions = read_object("web", options)?;
         let trusted = options.trust()?;
         Ok(Site::new(Sessions::trusting(self.rekindle.clone(), options.web(csrf_key)?, trusted)))
     }

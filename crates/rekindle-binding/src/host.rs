@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::{
     Failed, Handle,
-    json::{parse, read},
+    json::{parse, read_object},
 };
 
 /// Where sessions are kept. Cheap to clone.
@@ -87,7 +87,7 @@ struct RemoteOptions {
 impl Host {
     /// Opens an engine in this process: `store`, `data_dir`, `secrets`, `development` and `issuer`, all of them optional.
     pub async fn embedded(options: Value) -> Result<Self, Failed> {
-        let EmbeddedOptions { store, data_dir, secrets, development, issuer } = read("options", options)?;
+        let EmbeddedOptions { store, data_dir, secrets, development, issuer } = read_object("options", options)?;
         let location = Location::parse(&store, &data_dir).map_err(|why| Failed::field("store", why))?;
         let secrets = secrets.map(|text| SecretRing::parse(&text)).transpose();
         let secrets = secrets.map_err(|why| Failed::field("secrets", why))?;
@@ -98,7 +98,8 @@ impl Host {
 
     /// Servers, none of which is asked yet: `servers`, `api_key`, and optional `issuer`, `audience`, `connect_timeout` and `timeout`.
     pub fn remote(options: Value) -> Result<Self, Failed> {
-        let RemoteOptions { servers, api_key, issuer, audience, connect_timeout, timeout } = read("options", options)?;
+        let RemoteOptions { servers, api_key, issuer, audience, connect_timeout, timeout } =
+            read_object("options", options)?;
         let default = Remote::new("", "");
         let millis = |given: Option<u64>, default| given.map_or(default, Duration::from_millis);
         let remote = Remote {

@@ -64,6 +64,14 @@ pub(crate) fn read<T: DeserializeOwned>(what: &str, value: Value) -> Result<T, F
     serde_json::from_value(value).map_err(|error| Failed::field(what, error))
 }
 
+/// The same of an object; serde would take its members as an array, too.
+pub(crate) fn read_object<T: DeserializeOwned>(what: &str, value: Value) -> Result<T, Failed> {
+    if !value.is_object() {
+        return Err(Failed::field(what, "must be an object"));
+    }
+    read(what, value)
+}
+
 /// One text, as a type.
 pub(crate) fn parse<T: std::str::FromStr<Err: fmt::Display>>(what: &str, text: &str) -> Result<T, Failed> {
     text.parse().map_err(|error: T::Err| Failed::field(what, error))

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     Failed,
     handle::{PatchInput, StartInput},
-    json::{answer, headers, parse, read, tokens, verified},
+    json::{answer, headers, parse, read_object, tokens, verified},
 };
 
 /// What an application decides once about its sessions on the web.
@@ -79,7 +79,7 @@ impl WebOptions {
 
 /// Says what [`Handle::site`](crate::Handle::site) would refuse, before there is a handle.
 pub fn check_web(options: Value, csrf_key: Option<&[u8]>) -> Result<(), Failed> {
-    let options: WebOptions = read("web", options)?;
+    let options: WebOptions = read_object("web", options)?;
     options.trust()?;
     options.web(csrf_key).map(drop)
 }
@@ -244,7 +244,7 @@ impl Exchange {
 
     /// Starts a session: its `tokens`, and the `headers` that the answer must carry. Without `remember` its cookies end with the browser.
     pub async fn sign_in(&self, start: Value, remember: bool) -> Result<Value, Failed> {
-        let start = read::<StartInput>("start", start)?.try_into()?;
+        let start = read_object::<StartInput>("start", start)?.try_into()?;
         let sign_in = self.exchange.sign_in(&self.head.request()).map_err(|refusal| refusal.problem)?;
         let sign_in = if remember { sign_in } else { sign_in.until_browser_closes() };
         Ok(signed_in(&sign_in.start(start).await?))
@@ -284,7 +284,7 @@ impl Session {
 
     /// Changes its data and claims.
     pub async fn patch(&self, patch: Value) -> Result<Value, Failed> {
-        let patch = read::<PatchInput>("patch", patch)?.into();
+        let patch = read_object::<PatchInput>("patch", patch)?.into();
         Ok(json!(self.session.patch(patch).await?))
     }
 
@@ -295,7 +295,7 @@ impl Session {
 
     /// Notes that the user has authenticated again: new `tokens`, with the `headers` that the answer must carry.
     pub async fn elevate(&self, auth: Value) -> Result<Value, Failed> {
-        let auth = read("auth", auth)?;
+        let auth = read_object("auth", auth)?;
         Ok(signed_in(&self.session.clone().elevate(auth).await?))
     }
 
