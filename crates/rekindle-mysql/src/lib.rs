@@ -4,9 +4,9 @@
 //! - **Layout**: one row per session (`sessions`), its events beside it, deleted with it (`events`); the revocation
 //!   feed with its counter (`revocations`, `feed`); `outbox`, `bans`, `idempotency`; configuration in small tables.
 //!   Scopes and ids are natural keys. No index holds what a refresh changes, and all that it changes has a fixed size.
-//! - **Round trips**: a refresh is one: its event, a conditional `UPDATE`, the row, `COMMIT`, sent together as text.
-//!   Whatever else depends on a row is two: begin and read it locked; write and commit. On a cluster `COMMIT` is one
-//!   more. Statements carry their values as literals that are numbers or hexadecimal digits, whatever they hold.
+//! - **Round trips**: a refresh is one: the row, its event, a conditional `UPDATE`, `COMMIT`, sent together as text.
+//!   Whatever else depends on a row is two: begin and read it locked; write and commit. So are refreshes that arrive
+//!   while others are under way: two for all of them. On a cluster `COMMIT` is one more. Statements carry their values as literals that are numbers or hexadecimal digits, whatever they hold.
 //! - **Isolation**: `READ COMMITTED`, set on each connection, as are `sql_mode`, character set, time zone and
 //!   found-rows counts. Each intent locks the rows that it decides on. Nothing rests on gap locks, or on locks alone:
 //!   whatever must not happen twice writes a row in common (a unique key, the session, `user_locks`, `feed`, `config`),
@@ -18,17 +18,18 @@
 //! - **Durable** is an answered write when the server keeps its defaults `innodb_flush_log_at_trx_commit = 1` and, with
 //!   a binary log, `sync_binlog = 1`: [`MysqlStore::checks`] tells. On a cluster it is then also on the other nodes,
 //!   each of which applies what was committed elsewhere before it answers (`wsrep_sync_wait`).
-//! - **A dropped future** drops its connection, which rolls back; a connection goes back to the pool only after a whole
-//!   exchange.
+//! - **A dropped future** drops its connection, which rolls back (a refresh goes on, on a task of its own); a connection
+//!   goes back to the pool only after a whole exchange.
 //!
 //! Start with [`MysqlConfig::parse`] and [`MysqlStore::open`]; the contract is [`rekindle::store::Store`]'s. In here:
 //! `schema` migrates, `pool` has connections and transactions, `sql` and `row` are values on their way in and out,
-//! `writes` gathers what an intent writes, `sessions`, `users`, `lists`, `upkeep` and `configuration` are the intents, and
-//! `transfer` takes everything out and puts it in.
+//! `writes` collects what an intent writes, `gather` has the refreshes, `sessions`, `users`, `lists`, `upkeep` and
+//! `configuration` are the other intents, and `transfer` takes everything out and puts it in.
 
 mod checks;
 mod config;
 mod configuration;
+mod gather;
 mod lists;
 mod pool;
 mod reader;
@@ -41,6 +42,8 @@ mod upkeep;
 mod users;
 mod writes;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use rekindle::clock::Timestamp;
 use rekindle::definition::Definition;
@@ -50,6 +53,7 @@ use rekindle::session::{Scope, Session, SessionId, Tag, UserId};
 use rekindle::store::*;
 
 pub use crate::config::{InvalidUrl, MysqlConfig};
+use crate::gather::{Refreshes, refreshes};
 use crate::pool::Pool;
 pub use crate::reader::Reader;
 pub use crate::schema::OpenError;
@@ -58,7 +62,8 @@ pub use crate::schema::OpenError;
 ///
 /// It needs a Tokio runtime with time and I/O enabled. Dropping it closes its connections.
 pub struct MysqlStore {
-    pool: Pool,
+    pool: Arc<Pool>,
+    refreshes: Arc<Refreshes>,
     connections: u32,
 }
 
@@ -75,7 +80,7 @@ impl MysqlStore {
     pub async fn open(config: MysqlConfig, now: Timestamp) -> Result<Self, OpenError> {
         let pool = Pool::of(&config);
         schema::prepare(&pool, &config, now).await?;
-        Ok(Self { pool, connections: config.connections })
+        Ok(Self { pool: Arc::new(pool), refreshes: refreshes(), connections: config.connections })
     }
 
     /// The migrations that [`MysqlStore::open`] would apply. Changes nothing.
@@ -108,7 +113,10 @@ impl Store for MysqlStore {
     }
 
     async fn advance(&self, advance: Advance) -> StoreResult<Cas> {
-        self.pool.retry(|| self.try_advance(&advance)).await
+        if advance.elevation.is_some() {
+            return self.pool.retry(|| self.pool.try_advance(&advance)).await;
+        }
+        self.refresh(advance).await
     }
 
     async fn fast_forward(&self, fast_forward: FastForward) -> StoreResult<Cas> {

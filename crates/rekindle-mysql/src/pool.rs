@@ -43,8 +43,9 @@ const CLUSTER_SETTINGS: &str = "SET SESSION wsrep_sync_wait = 7, autocommit = 0"
 
 /// The codes of errors after which the same may succeed: record changed since it was read; node not ready; duplicate
 /// key, which a concurrent writer has just taken; lock wait time-out; deadlock, also at the commit on a cluster; no
-/// such savepoint, as the transaction was rolled back; rolled back at the commit by a group.
-const CONFLICTS: [u16; 7] = [1020, 1047, 1062, 1205, 1213, 1305, 3101];
+/// such savepoint, as the transaction was rolled back; rolled back at the commit by a group; locked, where MySQL was told not
+/// to wait (MariaDB says 1205).
+const CONFLICTS: [u16; 8] = [1020, 1047, 1062, 1205, 1213, 1305, 3101, 3572];
 
 /// Why an intent was not carried out.
 #[derive(Debug)]

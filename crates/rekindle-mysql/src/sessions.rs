@@ -8,12 +8,11 @@ use rekindle::session::{EndReason, Ended, Object, Scope, Session, SessionId, Use
 use rekindle::store::*;
 
 use crate::MysqlStore;
-use crate::lists::EVENTS;
-use crate::pool::Failure;
+use crate::pool::{Failure, Pool};
 use crate::row::{Cells, Table};
 use crate::sql::{Script, sql};
 use crate::users::{BANS, lock_user, select_ban, stored_ban};
-use crate::writes::{Writes, event_values, json};
+use crate::writes::{Writes, json};
 
 /// How many of a scope's sessions one step of an end without a user looks at: locks are held for no longer than that
 /// takes.
@@ -132,95 +131,6 @@ impl MysqlStore {
         Ok(Started::Created(ended))
     }
 
-    pub(crate) async fn try_advance(&self, advance: &Advance) -> Result<Cas, Failure> {
-        if advance.elevation.is_none() && !advance.event.notify {
-            return self.try_plain_advance(advance).await;
-        }
-        let applies = |s: &Session| advance.applies_to(s);
-        let write = |session: &mut Session| {
-            advance.apply(session);
-            let mut writes = Writes::default();
-            let sql = "UPDATE sessions SET generation = ?, commitment = ?, issued_at = ?, kid = ?, confirmed = ?,
-                       idle_expires_at = ?, auth = ?, min_generation = ? WHERE id = ?";
-            let Position { generation, commitment, issued_at, kid } = session.position;
-            writes.statement(sql!(
-                sql,
-                generation,
-                &commitment.to_bytes(),
-                issued_at,
-                kid,
-                session.confirmed,
-                session.idle_expires_at,
-                json(&session.auth),
-                session.min_generation,
-                session.id
-            ));
-            if let Some(elevation) = &advance.elevation {
-                let below = Revoked::Below(session.min_generation);
-                writes.revocation(session, below, advance.now, elevation.feed_until);
-            }
-            writes.event(&session.scope, &advance.event);
-            writes.script()
-        };
-        self.conditional(advance.id, applies, write).await
-    }
-
-    /// The usual refresh, in one round trip: the event is written if the condition holds on the row, which stays
-    /// locked, and the row if the event was. Not by `ROW_COUNT()`: it is wrong once the client is gone, and the
-    /// statements go on.
-    async fn try_plain_advance(&self, advance: &Advance) -> Result<Cas, Failure> {
-        let Advance { id, scope, tag, next, now, event, .. } = advance;
-        let condition = sql!(
-            "id = ? AND product = ? AND env = ? AND tag = ? AND generation = ? AND commitment = ?
-             AND ended_at IS NULL AND idle_expires_at > ? AND expires_at > ?",
-            *id,
-            &scope.product,
-            &scope.env,
-            tag,
-            advance.generation,
-            &advance.commitment.to_bytes(),
-            *now,
-            *now
-        );
-        let mut script = Script::new();
-        let mut written = String::new();
-        if let Some(session_id) = event.session_id {
-            let values = event_values(session_id, event);
-            let into = EVENTS.replace();
-            script.push(format!("{into} SELECT {values} FROM sessions WHERE {condition} FOR UPDATE"));
-            let sql = " AND EXISTS (SELECT 1 FROM events e WHERE e.session_id = ? AND e.id = ?)";
-            written = sql!(sql, session_id, event.id);
-        }
-        let commitment = next.commitment.to_bytes();
-        // Assignments are made from left to right: `confirmed` is compared with the position as it was.
-        let sql = format!(
-            "UPDATE sessions SET
-             confirmed = confirmed AND generation = ? AND commitment = ? AND issued_at = ? AND kid = ?,
-             generation = ?, commitment = ?, issued_at = ?, kid = ?, idle_expires_at = LEAST(?, expires_at)
-             WHERE {condition}{written}"
-        );
-        let updating = script.len();
-        script.push(sql!(
-            sql,
-            next.generation,
-            &commitment,
-            next.issued_at,
-            next.kid,
-            next.generation,
-            &commitment,
-            next.issued_at,
-            next.kid,
-            *now + advance.idle_timeout
-        ));
-        script.push(select_session(*id));
-        let mut answers = self.pool.begin().await?.commit(script).await?;
-        let applied = answers.affected[updating] == 1;
-        match answers.first(&SESSIONS, session)? {
-            Some(session) if applied => Ok(Cas::Applied(session)),
-            row => Ok(Cas::Stale(row)),
-        }
-    }
-
     pub(crate) async fn try_fast_forward(&self, fast_forward: &FastForward) -> Result<Cas, Failure> {
         let applies = |s: &Session| fast_forward.applies_to(s);
         let write = |session: &mut Session| {
@@ -242,7 +152,7 @@ impl MysqlStore {
             writes.event(&session.scope, &fast_forward.event);
             writes.script()
         };
-        self.conditional(fast_forward.id, applies, write).await
+        self.pool.conditional(fast_forward.id, applies, write).await
     }
 
     pub(crate) async fn try_confirm(&self, confirmations: &[Confirmation]) -> Result<(), Failure> {
@@ -269,7 +179,7 @@ impl MysqlStore {
             writes.event(&session.scope, &update.event);
             writes.script()
         };
-        self.conditional(update.id, applies, write).await
+        self.pool.conditional(update.id, applies, write).await
     }
 
     pub(crate) async fn try_end(&self, end: &End) -> Result<Cas, Failure> {
@@ -286,7 +196,7 @@ impl MysqlStore {
             session.ended = Some(Ended { at: end.ending.at, reason: end.ending.reason });
             writes.script()
         };
-        self.conditional(end.id, applies, write).await
+        self.pool.conditional(end.id, applies, write).await
     }
 
     pub(crate) async fn try_end_many(&self, end: &EndMany) -> Result<EndedMany, Failure> {
@@ -322,15 +232,17 @@ impl MysqlStore {
         transaction.commit(writes.script()).await?;
         Ok(done)
     }
+}
 
+impl Pool {
     /// Writes to a session's row if a condition holds on it.
-    async fn conditional(
+    pub(crate) async fn conditional(
         &self,
         id: SessionId,
         applies: impl Fn(&Session) -> bool,
         write: impl Fn(&mut Session) -> Script,
     ) -> Result<Cas, Failure> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let found = transaction.ask(vec![lock_session(id)]).await?.first(&SESSIONS, session)?;
         match found {
             Some(mut session) if applies(&session) => {
@@ -407,7 +319,7 @@ fn object(row: &mut Cells, column: &'static str) -> StoreResult<Object> {
     Object::parse(text).map_err(|_| row.corrupt(column))
 }
 
-fn select_session(id: SessionId) -> String {
+pub(crate) fn select_session(id: SessionId) -> String {
     sql!(format!("{} WHERE id = ?", SESSIONS.select()), id)
 }
 

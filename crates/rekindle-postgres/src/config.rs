@@ -1,7 +1,6 @@
 //! Where the database is and how it is used: a URL with options.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
@@ -12,6 +11,7 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::database::Database;
+use crate::gather::refreshes;
 use crate::schema::OpenError;
 
 const DEFAULT_SCHEMA: &str = "rekindle";
@@ -179,7 +179,7 @@ impl PostgresConfig {
             .post_create(set_up)
             .build()
             .expect("a runtime is given");
-        Ok(Database { pool, try_within: self.statement_timeout + ANSWER_GRACE, refreshes: Arc::default() })
+        Ok(Database { pool, try_within: self.statement_timeout + ANSWER_GRACE, refreshes: refreshes() })
     }
 }
 

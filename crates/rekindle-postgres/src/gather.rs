@@ -1,15 +1,10 @@
 //! Refreshes that arrive while others are under way share a statement.
-//!
-//! A refresh that finds a free lane goes out at once and alone. Once all lanes are busy, what waits goes out together with the
-//! first lane that becomes free: nobody waits for others to come.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rekindle::journal::Rest;
 use rekindle::session::Session;
-use rekindle::store::{Advance, Cas, StoreError, StoreResult};
-use tokio::sync::oneshot;
+use rekindle::store::{Advance, Cas, Gather, StoreResult, Waiting};
 use uuid::Uuid;
 
 use crate::database::{Database, Statement, statement};
@@ -21,78 +16,42 @@ use crate::transaction::{Transactional, column, json};
 const LANES: usize = 8;
 /// How many refreshes share one at most.
 const GROUP: usize = 64;
-/// How many may wait; more are refused, because by then nobody waits for the answer any more.
-const QUEUE: usize = 16_384;
 
 /// The refreshes of a store.
-#[derive(Default)]
-pub(crate) struct Refreshes(Mutex<State>);
+pub(crate) type Refreshes = Gather<Advance, Cas>;
 
-#[derive(Default)]
-struct State {
-    waiting: VecDeque<Waiting>,
-    lanes: usize,
+pub(crate) fn refreshes() -> Arc<Refreshes> {
+    Gather::new(LANES, GROUP)
 }
 
-struct Waiting {
-    advance: Advance,
-    answer: oneshot::Sender<StoreResult<Cas>>,
-}
-
-impl Refreshes {
-    /// Carries out a refresh, with others or alone. Dropping the future does not stop it.
-    pub(crate) async fn advance(&self, database: &Database, advance: Advance) -> StoreResult<Cas> {
-        let (answer, outcome) = oneshot::channel();
-        {
-            let mut state = self.state();
-            if state.waiting.len() >= QUEUE {
-                return Err(StoreError::Unavailable(format!("overloaded: {QUEUE} refreshes are waiting")));
-            }
-            state.waiting.push_back(Waiting { advance, answer });
-            if state.lanes < LANES {
-                state.lanes += 1;
-                let database = database.clone();
-                tokio::spawn(async move {
-                    while let Some(group) = database.refreshes.next_group() {
-                        carry_out(&database, group).await;
-                    }
-                });
-            }
-        }
-        outcome.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the process is ending".into())))
-    }
-
-    /// What waits, for a lane that is free; the lane ends when nothing does.
-    fn next_group(&self) -> Option<Vec<Waiting>> {
-        let mut state = self.state();
-        let length = state.waiting.len().min(GROUP);
-        if length == 0 {
-            state.lanes -= 1;
-            return None;
-        }
-        Some(state.waiting.drain(..length).collect())
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Database {
+    /// Carries out a refresh, with others or alone.
+    pub(crate) async fn refresh(&self, advance: Advance) -> StoreResult<Cas> {
+        let carried_out = self.refreshes.carry_out(advance, |lane| {
+            let database = self.clone();
+            tokio::spawn(async move {
+                for group in lane {
+                    carry_out(&database, group).await;
+                }
+            });
+        });
+        carried_out.await
     }
 }
 
-async fn carry_out(database: &Database, group: Vec<Waiting>) {
+async fn carry_out(database: &Database, group: Vec<Waiting<Advance, Cas>>) {
     let moved = match together(database, &group).await {
         Ok(moved) => moved,
         Err(error) => vec![Some(Err(error)); group.len()],
     };
     for (waiting, moved) in group.into_iter().zip(moved) {
         match moved {
-            // Nobody may be waiting any more; here and below, what was done is done all the same.
-            Some(outcome) => drop(waiting.answer.send(outcome.map(Cas::Applied))),
+            Some(outcome) => waiting.answer(outcome.map(Cas::Applied)),
             None => {
                 let database = database.clone();
                 tokio::spawn(async move {
-                    let outcome = alone(&database, &waiting.advance).await;
-                    let _ = waiting.answer.send(outcome);
+                    let outcome = alone(&database, &waiting.intent).await;
+                    waiting.answer(outcome);
                 });
             }
         }
@@ -100,7 +59,10 @@ async fn carry_out(database: &Database, group: Vec<Waiting>) {
 }
 
 /// What came of each refresh of a group, where it could be carried out without waiting for a lock.
-async fn together(database: &Database, group: &[Waiting]) -> StoreResult<Vec<Option<StoreResult<Session>>>> {
+async fn together(
+    database: &Database,
+    group: &[Waiting<Advance, Cas>],
+) -> StoreResult<Vec<Option<StoreResult<Session>>>> {
     let mut moved = vec![None; group.len()];
     for row in database.rows(refresh(group)).await? {
         let n: usize = Cells::new(&row, "sessions", "id").int("n")?;
@@ -119,8 +81,8 @@ async fn alone(database: &Database, advance: &Advance) -> StoreResult<Cas> {
 
 /// Whole refreshes in one statement: rows, journal and outbox. The order of locks, and that it waits for none, keeps two of
 /// them from getting into each other's way. Of two refreshes of one row, one moves it.
-fn refresh(group: &[Waiting]) -> Statement {
-    let asked: Vec<&Advance> = group.iter().map(|w| &w.advance).collect();
+fn refresh(group: &[Waiting<Advance, Cas>]) -> Statement {
+    let asked: Vec<&Advance> = group.iter().map(|w| &w.intent).collect();
     statement!(
         concat!(
             "WITH asked AS (

@@ -137,7 +137,7 @@ impl Database {
         if advance.elevation.is_some() {
             return self.run(Transactional(advance)).await;
         }
-        self.refreshes.advance(self, advance).await
+        self.refresh(advance).await
     }
 
     pub(crate) async fn confirm(&self, mut confirmations: Vec<Confirmation>) -> StoreResult<()> {

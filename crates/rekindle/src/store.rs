@@ -13,6 +13,7 @@
 
 mod configuration;
 mod front;
+mod gather;
 mod intents;
 mod queries;
 mod transfer;
@@ -30,6 +31,7 @@ use crate::session::{Scope, Session, SessionId, Tag, UserId};
 
 pub use configuration::*;
 pub use front::{Front, Intent, Operation};
+pub use gather::{Gather, Lane, Waiting};
 pub use intents::*;
 pub use queries::*;
 pub use transfer::*;
