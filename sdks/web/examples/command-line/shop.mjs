@@ -29,16 +29,19 @@ const storage = {
 /** One command at a time has the session: two clients on one storage would not wait for each other. */
 const alone = async (work) => {
   await fs.mkdir(path.dirname(FILE), { recursive: true, mode: 0o700 });
-  const lock = `${FILE}.lock`;
+  const [lock, own] = [`${FILE}.lock`, `${FILE}.lock.${process.pid}`];
+  // Linked once it says whose it is: a lock without a holder would be nobody's to take away.
+  await fs.writeFile(own, String(process.pid));
   for (;;) {
     try {
-      await fs.writeFile(lock, String(process.pid), { flag: "wx" });
+      await fs.link(own, lock);
       break;
     } catch (error) {
       if (error.code !== "EEXIST") throw error;
       await abandoned(lock);
     }
   }
+  await fs.rm(own);
   try {
     return await work();
   } finally {
@@ -55,12 +58,14 @@ const abandoned = async (lock) => {
   } catch (error) {
     if (error.code !== "ESRCH") throw error;
     // Of two who see this, only one takes it away.
-    await fs.rename(lock, `${lock}.${process.pid}`).then(() => fs.rm(`${lock}.${process.pid}`)).catch(() => {});
+    const gone = `${lock}.gone.${process.pid}`;
+    await fs.rename(lock, gone).then(() => fs.rm(gone)).catch(() => {});
   }
 };
 
 const session = rekindle({ origins: [new URL(SHOP).origin], storage });
 session.on("theft", () => console.error("Somebody else had this session. It is over; sign in again."));
+session.on("expired", ({ reason }) => console.error(`The session is over: ${reason}`));
 
 const commands = {
   async "sign-in"(user) {
@@ -92,3 +97,5 @@ await alone(() => command(...values)).catch((error) => {
   console.error(error.message);
   process.exitCode = 1;
 });
+// The client still listens for an answer that it took for lost.
+process.exit();
