@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -144,9 +145,10 @@ class _Core:
 
     def remember(self, token: str, said: str) -> Verified:
         says = verified_of(read(said))
-        # The oldest goes: a token in use comes back.
-        while len(self.known) >= _REMEMBERED:
-            self.known.pop(next(iter(self.known)), None)
+        if len(self.known) >= _REMEMBERED:
+            # The oldest goes: a token in use comes back. Another thread may have been there first.
+            with contextlib.suppress(StopIteration, RuntimeError):
+                self.known.pop(next(iter(self.known)), None)
         life = says.expires_at.timestamp() - time()
         self.known[token] = (monotonic() + min(_REMEMBERED_FOR, life), says)
         return says

@@ -163,7 +163,9 @@ def _plain(value: Any) -> Any:
 
 def time_of(text: str) -> datetime:
     """A moment, from its text."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    # Python 3.10 reads three digits of a second, or six, and no `Z`.
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{fraction:0<3}+00:00")
 
 
 def _maybe_time(text: str | None) -> datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,22 @@ def test_processes_share_a_store(tmp_path: Path) -> None:
         for _ in range(4)
     ]
     assert [life.communicate(timeout=120)[0].strip() for life in lives] == ["ok"] * 4
+
+
+def test_one_build_serves_every_version_of_python(tmp_path: Path) -> None:
+    """Those that are here: the interpreter of the tests, what is on the path, and what pyenv has."""
+    named = [f"python3.{minor}" for minor in range(10, 16)]
+    kept = (Path.home() / ".pyenv/versions").glob("3.1[0-9].*/bin/python")
+    found = {}
+    for name in [sys.executable, *filter(shutil.which, named), *map(str, kept)]:
+        said = subprocess.run([name, "--version"], capture_output=True, text=True)
+        # pyenv answers for versions that are not chosen, too.
+        if said.returncode == 0:
+            found[said.stdout.strip()] = name
+    for version, name in found.items():
+        done = subprocess.run([name, str(PROGRAMS / "life.py"), str(tmp_path / "data")], capture_output=True, text=True, timeout=120)
+        assert done.stdout == "ok\n", f"{version}: {done.stderr}"
+    print(*found, sep=", ")
 
 
 def test_forks_have_sessions_of_their_own(tmp_path: Path) -> None:
