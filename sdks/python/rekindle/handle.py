@@ -143,7 +143,16 @@ class _Core:
         for callback in self._told:
             callback(Revocation(session_id, below_generation))
 
+    def believed(self, token: str, trust: Trust) -> Verified | None:
+        """What a token says that was verified a moment ago."""
+        known = self.known.get(token)
+        if known is not None and monotonic() < known[0] and trust == "fail-open":
+            return known[1]
+        self.known.pop(token, None)
+        return None
+
     def remember(self, token: str, said: str) -> Verified:
+        """What a token says that was verified just now."""
         says = verified_of(read(said))
         if len(self.known) >= _REMEMBERED:
             # The oldest goes: a token in use comes back. Another thread may have been there first.
@@ -476,10 +485,9 @@ class Rekindle(_Methods, Blocking):
         RekindleError: `access_token_expired`, `token_malformed`, `token_scope_mismatch`, `session_revoked`, `unavailable`.
         """
         core = self._core
-        known = core.known.get(access_token)
-        if known is not None and monotonic() < known[0] and trust == "fail-open":
-            return known[1]
-        core.known.pop(access_token, None)
+        says = core.believed(access_token, trust)
+        if says is not None:
+            return says
         try:
             native = core.native()
             said = native.verify_now(access_token, trust)
@@ -520,10 +528,9 @@ class AsyncRekindle(_Methods, Awaiting):
     async def verify(self, access_token: str, *, trust: Trust = "fail-open") -> Verified:
         """As `Rekindle.verify`."""
         core = self._core
-        known = core.known.get(access_token)
-        if known is not None and monotonic() < known[0] and trust == "fail-open":
-            return known[1]
-        core.known.pop(access_token, None)
+        says = core.believed(access_token, trust)
+        if says is not None:
+            return says
         try:
             native = await core.native_later()
             said = native.verify_now(access_token, trust)
