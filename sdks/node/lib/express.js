@@ -3,9 +3,9 @@
 "use strict";
 
 const functions = require("./functions");
+const { current, told } = require("./opened");
 const { append } = require("./web");
 
-const { current, told, ...others } = functions;
 const { UNAUTHORISED } = functions.Error;
 
 /** Headers that a browser's script may send, and read, from another origin. */
@@ -122,4 +122,4 @@ const setRelevantHeadersForOptionsAPI = (res) => {
   res.setHeader("access-control-allow-credentials", "true");
 };
 
-module.exports = { ...others, Session, createNewSession, getSession, refreshSession, setRelevantHeadersForOptionsAPI };
+module.exports = { ...functions, Session, createNewSession, getSession, refreshSession, setRelevantHeadersForOptionsAPI };

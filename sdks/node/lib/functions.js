@@ -4,73 +4,11 @@
 
 const { randomUUID } = require("node:crypto");
 
-const { RekindleError } = require("./errors");
-const { Rekindle } = require("./rekindle");
-
-/** What `init` opened. */
-let opened;
-
-/** The kinds of errors. */
-const TYPES = {
-  GENERAL_ERROR: 1000,
-  UNAUTHORISED: 2000,
-  TRY_REFRESH_TOKEN: 3000,
-  TOKEN_THEFT_DETECTED: 4000,
-  UNAUTHORISED_AND_TOKEN_THEFT_DETECTED: 4000,
-};
-
-/** Tells our errors from others, in whichever copy of this package they were made. */
-const MAGIC = "rekindle-session-error";
-
-const Error = {
-  ...TYPES,
-  isErrorFromAuth: (error) => error?.errMagic === MAGIC,
-};
-
-const failed = (errType, err) => ({ errMagic: MAGIC, errType, err });
-const general = (message) => failed(TYPES.GENERAL_ERROR, new globalThis.Error(message));
-
-/** Codes that mean that a user has to sign in. */
-const OVER = new Set(["session_revoked", "session_expired", "session_not_found", "token_scope_mismatch", "conflict"]);
-
-/** An error of a handle as one of ours; `malformed` says what a damaged token means. */
-const told = (error, malformed = TYPES.UNAUTHORISED) => {
-  if (!(error instanceof RekindleError) && error?.code === undefined) return failed(TYPES.GENERAL_ERROR, error);
-  const { code, sessionId, userId } = error;
-  if (code === "token_theft_detected") return failed(TYPES.TOKEN_THEFT_DETECTED, { sessionHandle: sessionId, userId });
-  if (code === "access_token_expired") return failed(TYPES.TRY_REFRESH_TOKEN, error);
-  if (code === "token_malformed") return failed(malformed, error);
-  return failed(OVER.has(code) ? TYPES.UNAUTHORISED : TYPES.GENERAL_ERROR, error);
-};
-
-/** The work of a function, with its errors as ours. */
-const asked = async (work, malformed) => {
-  try {
-    return await work(current());
-  } catch (error) {
-    throw Error.isErrorFromAuth(error) ? error : told(error, malformed);
-  }
-};
-
-/**
- * Opens sessions, once: what `Rekindle.embedded` takes, or with `server` what `Rekindle.remote` takes; `web`, what `Rekindle.web` takes, with a `csrfKey`
- * for tokens against CSRF; and `cookie` with `domain` and `secure`, of which callers are told with each token. A second call does nothing.
- */
-const init = async ({ cookie = {}, web = {}, ...options } = {}) => {
-  if (opened) return;
-  try {
-    const rekindle = await (options.server || options.servers ? Rekindle.remote(options) : Rekindle.embedded(options));
-    const { domain, secure = true } = cookie;
-    const refreshPath = `${web.base ?? "/auth"}/session/refresh`;
-    opened = { rekindle, web: rekindle.web(web), hasCsrf: web.csrfKey !== undefined, cookie: { domain, secure }, refreshPath };
-  } catch (error) {
-    throw failed(TYPES.GENERAL_ERROR, error);
-  }
-};
+const { Error, TYPES, asked, failed, general, current, init } = require("./opened");
 
 /** A token with what its caller has to know for the cookie, by both of its names. */
 const cookieOf = (token, expires, created, path) => {
-  const { domain, secure } = opened.cookie;
+  const { domain, secure } = current().cookie;
   const times = { expiry: expires.getTime(), expires: expires.getTime(), createdTime: created };
   return { token, value: token, ...times, cookiePath: path, cookieSecure: secure, domain };
 };
@@ -79,11 +17,12 @@ const sessionOf = (handle, userId, claims) => ({ handle, userId, userDataInJWT: 
 
 /** A session's tokens, by the names of a start and by those of a refresh. */
 const given = ({ session, accessToken, accessTokenExpiresAt, refreshToken, refreshTokenExpiresAt }) => {
+  const { web, refreshPath } = current();
   const created = Date.now();
   const access = cookieOf(accessToken, accessTokenExpiresAt, created, "/");
-  const refresh = cookieOf(refreshToken, refreshTokenExpiresAt, created, opened.refreshPath);
+  const refresh = cookieOf(refreshToken, refreshTokenExpiresAt, created, refreshPath);
   const id = cookieOf(randomUUID(), refreshTokenExpiresAt, created, "/");
-  const antiCsrfToken = opened.web.csrfToken(session.id, session.generation);
+  const antiCsrfToken = web.csrfToken(session.id, session.generation);
   return {
     session: sessionOf(session.id, session.userId, session.claims),
     accessToken: access,
@@ -174,16 +113,8 @@ const updateSessionInfo = (handle, info) =>
     }
   });
 
-/** What `init` opened, for the flavour with requests. */
-const current = () => {
-  if (!opened) throw general("call `init`, and wait for it, before any other function");
-  return opened;
-};
-
 module.exports = {
   Error,
-  current,
-  told,
   init,
   createNewSession,
   getSession,
