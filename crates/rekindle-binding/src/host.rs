@@ -141,19 +141,29 @@ impl Host {
         };
         let (engine, product) = (&opened.engine, parse("product", product)?);
         let wanted = Definition::from_json(&definition).map_err(|why| Failed::field("definition", why))?;
-        let made = async {
+        let made: Result<_, engine::Error> = async {
             made(
                 engine.create_product(Product { tag: Clone::clone(&product), name: product.to_string() }, &by()).await,
             )?;
             if made(engine.create_definition(&product, wanted.clone(), &by()).await)? {
                 return Ok(Ok(()));
             }
-            let patched = engine.patch_definition(&product, &wanted.tag, &definition, &by()).await?;
-            Ok::<_, engine::Error>(patched.map(drop))
-        };
-        made.await.map_err(of_engine)?.map_err(|why| Failed::field("definition", why))
+            for _ in 1..TRIES {
+                match engine.patch_definition(&product, &wanted.tag, &definition, &by()).await {
+                    // Another process changed it at the same moment: this change goes on top.
+                    Err(engine::Error::Conflict(_)) => {}
+                    patched => return patched.map(|patched| patched.map(drop)),
+                }
+            }
+            Ok(engine.patch_definition(&product, &wanted.tag, &definition, &by()).await?.map(drop))
+        }
+        .await;
+        made.map_err(of_engine)?.map_err(|why| Failed::field("definition", why))
     }
 }
+
+/// How often a definition is changed that others change, too: as often as workers of one application may start at once.
+const TRIES: usize = 64;
 
 fn of_engine(error: engine::Error) -> Failed {
     Failed::Problem(error.into())

@@ -106,6 +106,26 @@ async fn a_request_has_its_session() {
     assert!(Site::headers().contains(&"cookie"));
 }
 
+/// As the workers of an application do, which all start at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_may_define_the_same_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = json!({ "data_dir": folder.path().join("data"), "development": true });
+    let workers: Vec<_> = (0..8)
+        .map(|_| {
+            let options = options.clone();
+            tokio::spawn(async move {
+                let host = Host::embedded(options).await.unwrap();
+                let wanted = json!({ "tag": "cart", "access_token": { "lifetime": 60 } });
+                host.define("shop", wanted).await.map_err(|failed| failed.to_text())
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap().unwrap();
+    }
+}
+
 proptest! {
     /// Whatever a client sends, it is answered.
     #[test]
