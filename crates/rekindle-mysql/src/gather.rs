@@ -12,7 +12,7 @@ use rekindle::store::*;
 
 use crate::MysqlStore;
 use crate::lists::EVENTS;
-use crate::pool::{Failure, Pool};
+use crate::pool::{Failure, Pool, outcomes};
 use crate::sessions::{SESSIONS, select_session, session};
 use crate::sql::{Script, list, sql};
 use crate::writes::{Writes, event_values, json};
@@ -46,26 +46,14 @@ impl MysqlStore {
 
 async fn carry_out(pool: &Arc<Pool>, group: Vec<Waiting<Advance, Cas>>) {
     let asked: Vec<&Advance> = group.iter().map(|waiting| &waiting.intent).collect();
-    let outcomes = match pool.try_at_once(&asked).await {
-        Ok(outcomes) => outcomes.into_iter().map(|outcome| outcome.map(Ok)).collect(),
-        Err(Failure::Final(error @ StoreError::Unavailable(_))) => vec![Some(Err(error)); group.len()],
-        // It had no effect, for a reason that may concern one of them only.
-        Err(Failure::Conflict(_) | Failure::Lost(_) | Failure::Final(StoreError::Corrupt { .. })) => {
-            vec![None; group.len()]
-        }
-    };
-    for (waiting, outcome) in group.into_iter().zip(outcomes) {
-        match outcome {
-            Some(outcome) => waiting.answer(outcome),
-            None => {
-                let pool = Arc::clone(pool);
-                tokio::spawn(async move {
-                    let outcome = pool.retry(|| pool.try_advance(&waiting.intent)).await;
-                    waiting.answer(outcome);
-                });
-            }
-        }
-    }
+    let outcomes = outcomes(pool.try_at_once(&asked).await, group.len());
+    answer_group(group, outcomes, |waiting| {
+        let pool = Arc::clone(pool);
+        tokio::spawn(async move {
+            let outcome = pool.retry(|| pool.try_advance(&waiting.intent)).await;
+            waiting.answer(outcome);
+        });
+    });
 }
 
 impl Pool {

@@ -5,8 +5,9 @@
 //!   feed with its counter (`revocations`, `feed`); `outbox`, `bans`, `idempotency`; configuration in small tables.
 //!   Scopes and ids are natural keys. No index holds what a refresh changes, and all that it changes has a fixed size.
 //! - **Round trips**: a refresh is one: the row, its event, a conditional `UPDATE`, `COMMIT`, sent together as text.
-//!   Whatever else depends on a row is two: begin and read it locked; write and commit. So are refreshes that arrive
-//!   while others are under way: two for all of them. On a cluster `COMMIT` is one more. Statements carry their values as literals that are numbers or hexadecimal digits, whatever they hold.
+//!   Whatever else depends on a row is two: begin and read it locked; write and commit. So are refreshes, or starts, that
+//!   arrive while others are under way: two for all of them. On a cluster `COMMIT` is one more. Statements carry their
+//!   values as literals that are numbers or hexadecimal digits, whatever they hold.
 //! - **Isolation**: `READ COMMITTED`, set on each connection, as are `sql_mode`, character set, time zone and
 //!   found-rows counts. Each intent locks the rows that it decides on. Nothing rests on gap locks, or on locks alone:
 //!   whatever must not happen twice writes a row in common (a unique key, the session, `user_locks`, `feed`, `config`),
@@ -18,12 +19,12 @@
 //! - **Durable** is an answered write when the server keeps its defaults `innodb_flush_log_at_trx_commit = 1` and, with
 //!   a binary log, `sync_binlog = 1`: [`MysqlStore::checks`] tells. On a cluster it is then also on the other nodes,
 //!   each of which applies what was committed elsewhere before it answers (`wsrep_sync_wait`).
-//! - **A dropped future** drops its connection, which rolls back (a refresh goes on, on a task of its own); a connection
+//! - **A dropped future** drops its connection, which rolls back (a refresh goes on, on a task of its own, as a start does); a connection
 //!   goes back to the pool only after a whole exchange.
 //!
 //! Start with [`MysqlConfig::parse`] and [`MysqlStore::open`]; the contract is [`rekindle::store::Store`]'s. In here:
 //! `schema` migrates, `pool` has connections and transactions, `sql` and `row` are values on their way in and out,
-//! `writes` collects what an intent writes, `gather` has the refreshes, `sessions`, `users`, `lists`, `upkeep` and
+//! `writes` collects what an intent writes, `gather` has the refreshes, `starts`, `sessions`, `users`, `lists`, `upkeep` and
 //! `configuration` are the other intents, and `transfer` takes everything out and puts it in.
 
 mod checks;
@@ -37,6 +38,7 @@ mod row;
 mod schema;
 mod sessions;
 mod sql;
+mod starts;
 mod transfer;
 mod upkeep;
 mod users;
@@ -57,6 +59,7 @@ use crate::gather::{Refreshes, refreshes};
 use crate::pool::Pool;
 pub use crate::reader::Reader;
 pub use crate::schema::OpenError;
+use crate::starts::{Starts, starts};
 
 /// A [`Store`] in a MariaDB or MySQL database. See the [crate](crate) for what it guarantees.
 ///
@@ -64,6 +67,7 @@ pub use crate::schema::OpenError;
 pub struct MysqlStore {
     pool: Arc<Pool>,
     refreshes: Arc<Refreshes>,
+    starts: Arc<Starts>,
     connections: u32,
 }
 
@@ -80,7 +84,7 @@ impl MysqlStore {
     pub async fn open(config: MysqlConfig, now: Timestamp) -> Result<Self, OpenError> {
         let pool = Pool::of(&config);
         schema::prepare(&pool, &config, now).await?;
-        Ok(Self { pool: Arc::new(pool), refreshes: refreshes(), connections: config.connections })
+        Ok(Self { pool: Arc::new(pool), refreshes: refreshes(), starts: starts(), connections: config.connections })
     }
 
     /// The migrations that [`MysqlStore::open`] would apply. Changes nothing.
@@ -105,7 +109,7 @@ impl MysqlStore {
 #[async_trait]
 impl Store for MysqlStore {
     async fn start(&self, start: Start) -> StoreResult<Started> {
-        self.pool.retry(|| self.try_start(&start)).await
+        self.start_session(start).await
     }
 
     async fn session(&self, id: SessionId) -> StoreResult<Option<Session>> {

@@ -64,6 +64,16 @@ impl From<StoreError> for Failure {
     }
 }
 
+/// What came of each of some that were tried together. `None`: it had no effect, but may have by itself.
+pub(crate) fn outcomes<T: Clone>(tried: Result<Vec<Option<T>>, Failure>, count: usize) -> Vec<Option<StoreResult<T>>> {
+    match tried {
+        Ok(outcomes) => outcomes.into_iter().map(|outcome| outcome.map(Ok)).collect(),
+        Err(Failure::Final(error @ StoreError::Unavailable(_))) => vec![Some(Err(error)); count],
+        // The reason may concern one of them only.
+        Err(Failure::Conflict(_) | Failure::Lost(_) | Failure::Final(StoreError::Corrupt { .. })) => vec![None; count],
+    }
+}
+
 fn unavailable(text: impl Into<String>) -> Failure {
     Failure::Final(StoreError::Unavailable(text.into()))
 }

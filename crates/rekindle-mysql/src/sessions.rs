@@ -1,17 +1,15 @@
 //! What changes sessions: each intent reads the rows that it depends on under a lock, decides, and writes with the
 //! commit.
 
-use rekindle::definition::OnMaxSessions;
 use rekindle::refresh::Commitment;
 use rekindle::rotation::Position;
-use rekindle::session::{EndReason, Ended, Object, Scope, Session, SessionId, UserId};
+use rekindle::session::{Ended, Object, Scope, Session, SessionId, UserId};
 use rekindle::store::*;
 
 use crate::MysqlStore;
 use crate::pool::{Failure, Pool};
 use crate::row::{Cells, Table};
 use crate::sql::{Script, sql};
-use crate::users::{BANS, lock_user, select_ban, stored_ban};
 use crate::writes::{Writes, json};
 
 /// How many of a scope's sessions one step of an end without a user looks at: locks are held for no longer than that
@@ -57,78 +55,6 @@ pub(crate) const IDEMPOTENCY: Table = Table {
 impl MysqlStore {
     pub(crate) async fn read_session(&self, id: SessionId) -> StoreResult<Option<Session>> {
         self.pool.ask(vec![select_session(id)]).await?.first(&SESSIONS, session)
-    }
-
-    pub(crate) async fn try_start(&self, start: &Start) -> Result<Started, Failure> {
-        let Start { session: new, idempotency, max_sessions, event, ending } = start;
-        let Scope { product, env } = &new.scope;
-        let now = new.created_at;
-        let limited = max_sessions.filter(|_| !new.user_id.is_anonymous());
-        let mut script = vec![lock_user(&new.scope, &new.user_id), select_session(new.id)];
-        script.push(select_ban(&new.scope, &new.user_id));
-        if let Some(i) = idempotency {
-            let sql = format!("{} WHERE product = ? AND env = ? AND key_hash = ?", IDEMPOTENCY.select());
-            script.push(sql!(sql, product, env, &i.key));
-        }
-        if let Some(previous) = new.previous_session_id {
-            script.push(lock_session(previous));
-        }
-        if limited.is_some() {
-            let sql = format!(
-                "{} FORCE INDEX (sessions_by_user) WHERE product = ? AND env = ? AND user_id = ? AND tag = ?
-                 AND ended_at IS NULL AND idle_expires_at > ? AND expires_at > ? ORDER BY id FOR UPDATE",
-                SESSIONS.select()
-            );
-            script.push(sql!(sql, product, env, &new.user_id, &new.tag, now, now));
-        }
-        let mut transaction = self.pool.begin().await?;
-        let mut found = transaction.ask(script).await?;
-        let known = found.first(&SESSIONS, session)?;
-        let ban = found.first(&BANS, stored_ban)?.map(|stored| stored.ban).filter(|b| b.holds(now));
-        let key = idempotency.map(|_| found.first(&IDEMPOTENCY, idempotent)).transpose()?.flatten();
-        let previous = new.previous_session_id.map(|_| found.first(&SESSIONS, session)).transpose()?.flatten();
-        let active = limited.map(|_| found.all(&SESSIONS, session)).transpose()?.unwrap_or_default();
-
-        let mut writes = Writes::default();
-        let mut refusal = None;
-        if let (Some((known, session_id)), Some(i)) = (key, idempotency) {
-            if now >= known.expires_at {
-                let sql = "DELETE FROM idempotency WHERE product = ? AND env = ? AND key_hash = ? AND expires_at <= ?";
-                writes.statement(sql!(sql, product, env, &i.key, now));
-            } else if known.request == i.request {
-                transaction.roll_back().await?;
-                return Ok(Started::Repeated(self.read_session(session_id).await?.map(Box::new)));
-            } else {
-                refusal = Some(Started::IdempotencyMismatch);
-            }
-        }
-        let refusal =
-            refusal.or_else(|| known.map(|s| Started::Repeated(Some(Box::new(s))))).or(ban.map(Started::Banned));
-        let usable = |p: &Session| {
-            p.scope == new.scope && (p.user_id == new.user_id || p.user_id.is_anonymous()) && p.end(now).is_none()
-        };
-        let previous = previous.filter(usable);
-        let refusal = refusal
-            .or_else(|| (new.previous_session_id.is_some() && previous.is_none()).then_some(Started::PreviousUnusable));
-        let counted: Vec<&Session> = active.iter().filter(|s| Some(s.id) != new.previous_session_id).collect();
-        let excess = limited.map_or(0, |(max, _)| (counted.len() + 1).saturating_sub(max as usize));
-        let rejects = excess > 0 && limited.is_some_and(|(_, on_max)| on_max == OnMaxSessions::Reject);
-        let refusal = refusal.or_else(|| rejects.then_some(Started::TooManySessions(counted.len() as u32)));
-        if let Some(refusal) = refusal {
-            transaction.roll_back().await?;
-            return Ok(refusal);
-        }
-
-        writes.statement(format!("{} VALUES ({})", SESSIONS.insert(), session_values(new)));
-        if let Some(i) = idempotency {
-            writes.statement(format!("{} VALUES ({})", IDEMPOTENCY.insert(), idempotency_values(new, i)));
-        }
-        let replaced = previous.iter().map(|s| (s, EndReason::Replaced));
-        let oldest = counted.into_iter().take(excess).map(|s| (s, EndReason::MaxSessions));
-        let ended = writes.end(replaced.chain(oldest), ending);
-        writes.event(&new.scope, event);
-        transaction.commit(writes.script()).await?;
-        Ok(Started::Created(ended))
     }
 
     pub(crate) async fn try_fast_forward(&self, fast_forward: &FastForward) -> Result<Cas, Failure> {
@@ -323,7 +249,7 @@ pub(crate) fn select_session(id: SessionId) -> String {
     sql!(format!("{} WHERE id = ?", SESSIONS.select()), id)
 }
 
-fn lock_session(id: SessionId) -> String {
+pub(crate) fn lock_session(id: SessionId) -> String {
     select_session(id) + " FOR UPDATE"
 }
 

@@ -1,5 +1,7 @@
 //! Users: bans, erasure, summaries.
 
+use std::collections::BTreeSet;
+
 use rekindle::clock::Timestamp;
 use rekindle::session::{Scope, UserId};
 use rekindle::store::*;
@@ -8,7 +10,7 @@ use crate::MysqlStore;
 use crate::pool::Failure;
 use crate::row::{Cells, Table};
 use crate::sessions::{SESSIONS, session, user_id};
-use crate::sql::{list, sql};
+use crate::sql::{Script, list, sql};
 use crate::writes::Writes;
 
 pub(crate) const BANS: Table =
@@ -166,20 +168,23 @@ impl MysqlStore {
     }
 }
 
-/// Waits for this user's turn, which lasts until the transaction ends. Those of nobody in particular share theirs, or
-/// all of an application's visitors would wait for each other; a ban still waits for them, and they for it.
+/// Waits for this user's turn, which lasts until the transaction ends.
 pub(crate) fn lock_user(scope: &Scope, user_id: &UserId) -> String {
-    let (ignore, on_duplicate) = match user_id.is_anonymous() {
-        // What is ignored is a row that exists. It stays locked, shared.
-        true => ("IGNORE ", ""),
-        false => ("", " ON DUPLICATE KEY UPDATE turn = turn + 1"),
-    };
-    sql!(
-        format!("INSERT {ignore}INTO user_locks (product, env, user_id, turn) VALUES (?, ?, ?, 1){on_duplicate}"),
-        &scope.product,
-        &scope.env,
-        user_id
-    )
+    lock_users(&[(scope, user_id)].into()).remove(0)
+}
+
+/// Waits for the turn of each of these, in one order. Those of nobody in particular share theirs, or all of an application's
+/// visitors would wait for each other; a ban still waits for them, and they for it.
+pub(crate) fn lock_users(users: &BTreeSet<(&Scope, &UserId)>) -> Script {
+    let (nobody, named): (Vec<_>, Vec<_>) = users.iter().partition(|(_, user_id)| user_id.is_anonymous());
+    // What is ignored is a row that exists. It stays locked, shared.
+    let kinds = [("IGNORE ", nobody, ""), ("", named, " ON DUPLICATE KEY UPDATE turn = turn + 1")];
+    let locking = kinds.into_iter().filter(|(_, users, _)| !users.is_empty()).map(|(ignore, users, on_duplicate)| {
+        let rows = users.iter().map(|(scope, user_id)| sql!("(?, ?, ?, 1)", &scope.product, &scope.env, *user_id));
+        let rows = rows.collect::<Vec<_>>().join(", ");
+        format!("INSERT {ignore}INTO user_locks (product, env, user_id, turn) VALUES {rows}{on_duplicate}")
+    });
+    locking.collect()
 }
 
 /// Removes the lock's row of a user who has nothing any more.

@@ -25,6 +25,11 @@ impl Writes {
         self.statements.push(statement);
     }
 
+    /// Rows, whose values these are, in statements of their own.
+    pub(crate) fn rows(&mut self, into: &str, rows: &[String]) {
+        insert(into, rows, "", &mut self.statements);
+    }
+
     /// An event, in the journal of its session and in the outbox if it wishes so.
     pub(crate) fn event(&mut self, scope: &Scope, event: &Event) {
         self.notification(scope, event);

@@ -13,6 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::database::Database;
 use crate::gather::refreshes;
 use crate::schema::OpenError;
+use crate::starts::starts;
 
 const DEFAULT_SCHEMA: &str = "rekindle";
 const DEFAULT_POOL_SIZE: usize = 16;
@@ -179,7 +180,8 @@ impl PostgresConfig {
             .post_create(set_up)
             .build()
             .expect("a runtime is given");
-        Ok(Database { pool, try_within: self.statement_timeout + ANSWER_GRACE, refreshes: refreshes() })
+        let try_within = self.statement_timeout + ANSWER_GRACE;
+        Ok(Database { pool, try_within, refreshes: refreshes(), starts: starts() })
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::gather::Refreshes;
+use crate::starts::Starts;
 
 /// How often work is tried while others are in its way.
 const TRIES: u32 = 12;
@@ -127,6 +128,7 @@ pub(crate) struct Database {
     /// How long one try usually may take; longer, and its connection is taken for dead.
     pub(crate) try_within: Duration,
     pub(crate) refreshes: Arc<Refreshes>,
+    pub(crate) starts: Arc<Starts>,
 }
 
 impl Database {
@@ -164,6 +166,17 @@ impl Database {
         }
         let last = self.attempt(work, &connection).await;
         connection.keep_after(last)
+    }
+
+    /// Tries once, on the caller's task. `None`: it had no effect, but may have if it is tried in parts, or again.
+    pub(crate) async fn once<W: Work>(&self, work: &W) -> StoreResult<Option<W::Outcome>> {
+        let connection = self.connection().await?;
+        let done = match self.attempt(work, &connection).await {
+            Err(Failure::Contended(_) | Failure::Refused(_) | Failure::Corrupt(_)) => Ok(None),
+            Err(Failure::Outdated(_)) => return Ok(None),
+            done => done.map(Some),
+        };
+        connection.keep_after(done)
     }
 
     /// A connection from the pool, or a new one.

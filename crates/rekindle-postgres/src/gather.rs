@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use rekindle::journal::Rest;
-use rekindle::session::Session;
-use rekindle::store::{Advance, Cas, Gather, StoreResult, Waiting};
+use rekindle::store::{Advance, Cas, Gather, StoreResult, Waiting, answer_group};
 use uuid::Uuid;
 
 use crate::database::{Database, Statement, statement};
@@ -44,29 +43,21 @@ async fn carry_out(database: &Database, group: Vec<Waiting<Advance, Cas>>) {
         Ok(moved) => moved,
         Err(error) => vec![Some(Err(error)); group.len()],
     };
-    for (waiting, moved) in group.into_iter().zip(moved) {
-        match moved {
-            Some(outcome) => waiting.answer(outcome.map(Cas::Applied)),
-            None => {
-                let database = database.clone();
-                tokio::spawn(async move {
-                    let outcome = alone(&database, &waiting.intent).await;
-                    waiting.answer(outcome);
-                });
-            }
-        }
-    }
+    answer_group(group, moved, |waiting| {
+        let database = database.clone();
+        tokio::spawn(async move {
+            let outcome = alone(&database, &waiting.intent).await;
+            waiting.answer(outcome);
+        });
+    });
 }
 
 /// What came of each refresh of a group, where it could be carried out without waiting for a lock.
-async fn together(
-    database: &Database,
-    group: &[Waiting<Advance, Cas>],
-) -> StoreResult<Vec<Option<StoreResult<Session>>>> {
+async fn together(database: &Database, group: &[Waiting<Advance, Cas>]) -> StoreResult<Vec<Option<StoreResult<Cas>>>> {
     let mut moved = vec![None; group.len()];
     for row in database.rows(refresh(group)).await? {
         let n: usize = Cells::new(&row, "sessions", "id").int("n")?;
-        moved[n - 1] = Some(read_session(&row));
+        moved[n - 1] = Some(read_session(&row).map(Cas::Applied));
     }
     Ok(moved)
 }

@@ -2,7 +2,7 @@
 //!
 //! - **A refresh is one round trip**: one statement moves the row, writes the journal and the outbox, and returns the row; under
 //!   load, refreshes share a statement. Any other intent is one transaction, mostly of two round trips: what it rests on is read
-//!   and locked, then everything is written.
+//!   and locked, then everything is written. Starts share it, if no other session depends on them.
 //! - **Isolation** is READ COMMITTED with row locks: whoever decides on a row has locked it. Decisions on a user as a whole (a
 //!   maximum of sessions, a ban, an erasure) are made under the lock of a row that stands for the user. Under a stricter
 //!   isolation the same statements are right, too: what the database aborts is repeated, a bounded number of times.
@@ -18,7 +18,7 @@
 //!
 //! Start with [`PostgresStore::open`]; the contract is [`rekindle::store::Store`]'s. In here: `config` parses the URL, `schema`
 //! migrates, `checks` looks at the server's settings, `database` carries out work on pooled connections, `transaction` is what
-//! an intent sees of it, `row` reads rows; the intents are in `sessions`, `gather` (refreshes), `ends`, `users`, `journal` and
+//! an intent sees of it, `row` reads rows; the intents are in `starts`, `sessions`, `gather` (refreshes), `ends`, `users`, `journal` and
 //! `configuration`; `transfer` takes everything out and puts it in.
 
 mod checks;
@@ -32,6 +32,7 @@ mod reader;
 mod row;
 mod schema;
 mod sessions;
+mod starts;
 mod transaction;
 mod transfer;
 mod users;
@@ -104,7 +105,7 @@ impl PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn start(&self, start: Start) -> StoreResult<Started> {
-        self.carry_out(start).await
+        self.database.start(start).await
     }
 
     async fn session(&self, id: SessionId) -> StoreResult<Option<Session>> {

@@ -1,13 +1,12 @@
-//! Sessions: their rows, their starts and their moves.
+//! Sessions: their rows and their moves.
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use rekindle::clock::Timestamp;
-use rekindle::definition::OnMaxSessions;
 use rekindle::journal::Event;
 use rekindle::refresh::Commitment;
 use rekindle::rotation::Position;
-use rekindle::session::{EndReason, Ended, Object, Scope, Session, SessionId, UserId};
+use rekindle::session::{Ended, Object, Scope, Session, SessionId, UserId};
 use rekindle::store::*;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -16,7 +15,6 @@ use crate::database::{Database, Failure, Statement, statement};
 use crate::ends::end_sessions;
 use crate::row::{Cells, scope_bytes};
 use crate::transaction::{BEGIN_SNAPSHOT, Intent, Transaction, Transactional, column, json};
-use crate::users::read_ban;
 
 /// The columns of `sessions` that [`read_session`] reads.
 macro_rules! session_columns {
@@ -83,12 +81,17 @@ pub(crate) fn read_sessions(rows: &[Row]) -> Result<Vec<Session>, StoreError> {
 /// Locks the row that stands for a user. Under the exclusive lock, nobody else starts a session of the user, bans or erases it;
 /// the shared one keeps only those out who take the exclusive one.
 pub(crate) fn lock_user(scope: &Scope, user_id: &UserId, exclusive: bool) -> Statement {
-    let n = digest(&SHA256, &[scope_bytes(scope).as_slice(), b"/", user_id.as_str().as_bytes()].concat()).as_ref()[0];
     let sql = match exclusive {
         true => "SELECT n FROM user_locks WHERE n = $1 FOR UPDATE",
         false => "SELECT n FROM user_locks WHERE n = $1 FOR SHARE",
     };
-    statement!(sql, i64::from(n))
+    statement!(sql, lock_of(scope, user_id))
+}
+
+/// The number of the row that stands for a user.
+pub(crate) fn lock_of(scope: &Scope, user_id: &UserId) -> i64 {
+    let name = [scope_bytes(scope).as_slice(), b"/", user_id.as_str().as_bytes()].concat();
+    digest(&SHA256, &name).as_ref()[0].into()
 }
 
 macro_rules! select_sessions {
@@ -177,111 +180,6 @@ impl Intent for SecretUsage {
     }
 }
 
-#[async_trait]
-impl Intent for Start {
-    type Outcome = Started;
-
-    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Started, Failure> {
-        let Self { session, idempotency, max_sessions, event, ending } = self;
-        let now = session.created_at;
-        let scope = scope_bytes(&session.scope);
-        let user_id = session.user_id.as_str().as_bytes().to_vec();
-        let previous = session.previous_session_id;
-        let max_sessions = max_sessions.filter(|_| !session.user_id.is_anonymous());
-        let [_, known_key, named, ban, active] = tx
-            .read([
-                lock_user(&session.scope, &session.user_id, max_sessions.is_some()),
-                statement!(
-                    "SELECT request, session_id FROM idempotency WHERE scope = $1 AND key = $2 AND expires_at > $3",
-                    scope.clone(),
-                    idempotency.map(|i| i.key.to_vec()),
-                    now.millis(),
-                ),
-                statement!(
-                    concat!(
-                        "SELECT ",
-                        session_columns!(),
-                        " FROM sessions WHERE id = $1 OR id = $2 ORDER BY id FOR UPDATE"
-                    ),
-                    uuid(session.id),
-                    previous.map(uuid),
-                ),
-                statement!(
-                    "SELECT user_id, at, until, reason FROM bans WHERE scope = $1 AND user_id = $2",
-                    scope.clone(),
-                    user_id.clone(),
-                ),
-                statement!(
-                    concat!(
-                        "SELECT ",
-                        session_columns!(),
-                        " FROM sessions WHERE scope = $2 AND user_id = $3 AND tag = $4 AND id IS DISTINCT FROM $5 AND ",
-                        active!(),
-                        " ORDER BY id LIMIT $6 FOR UPDATE"
-                    ),
-                    now.millis(),
-                    scope.clone(),
-                    user_id,
-                    session.tag.as_str().to_owned(),
-                    previous.map(uuid),
-                    if max_sessions.is_some() { i64::MAX } else { 0 },
-                ),
-            ])
-            .await?;
-        if let Some(i) = idempotency
-            && let Some(known) = known_key.first()
-        {
-            let known = Cells::new(known, "idempotency", "session_id");
-            if known.array("request")? != i.request {
-                return Ok(Started::IdempotencyMismatch);
-            }
-            let id = SessionId::from_bytes(known.uuid("session_id")?);
-            return Ok(Started::Repeated(find(tx, id).await?.map(Box::new)));
-        }
-        let mut named = read_sessions(&named)?;
-        if let Some(known) = named.iter().find(|s| s.id == session.id) {
-            return Ok(Started::Repeated(Some(Box::new(known.clone()))));
-        }
-        if let Some(ban) = ban.first().map(read_ban).transpose()?.filter(|b| b.holds(now)) {
-            return Ok(Started::Banned(ban));
-        }
-        let mut to_end = Vec::new();
-        if previous.is_some() {
-            let usable = |p: &Session| {
-                p.scope == session.scope
-                    && (p.user_id == session.user_id || p.user_id.is_anonymous())
-                    && p.end(now).is_none()
-            };
-            match named.pop().filter(usable) {
-                Some(previous) => to_end.push((previous, EndReason::Replaced)),
-                None => return Ok(Started::PreviousUnusable),
-            }
-        }
-        if let Some((max, on_max)) = max_sessions {
-            let active = read_sessions(&active)?;
-            let excess = (active.len() + 1).saturating_sub(max as usize);
-            if excess > 0 && on_max == OnMaxSessions::Reject {
-                return Ok(Started::TooManySessions(active.len() as u32));
-            }
-            to_end.extend(active.into_iter().take(excess).map(|s| (s, EndReason::MaxSessions)));
-        }
-        let ended = end_sessions(tx, &to_end, ending);
-        if let Some(i) = idempotency {
-            // A key that is in force makes the insert fail, and the start look again.
-            tx.write(statement!(
-                "DELETE FROM idempotency WHERE scope = $1 AND key = $2 AND expires_at <= $3",
-                scope.clone(),
-                i.key.to_vec(),
-                now.millis(),
-            ));
-            tx.write(insert_idempotency(&[(scope, *i, session.id)]));
-        }
-        tx.write(insert_sessions(&[session]));
-        tx.journal(&session.scope, event.clone());
-        Ok(Started::Created(ended))
-    }
-}
-
 /// With an elevation, or after it could not be [gathered](crate::gather).
 #[async_trait]
 impl Intent for Advance {
@@ -339,7 +237,7 @@ impl Intent for End {
 }
 
 /// The session, locked.
-async fn find(tx: &mut Transaction<'_>, id: SessionId) -> Result<Option<Session>, Failure> {
+pub(crate) async fn find(tx: &mut Transaction<'_>, id: SessionId) -> Result<Option<Session>, Failure> {
     let sql = concat!("SELECT ", session_columns!(), " FROM sessions WHERE id = $1 FOR UPDATE");
     let [rows] = tx.read([statement!(sql, uuid(id))]).await?;
     Ok(rows.first().map(read_session).transpose()?)

@@ -124,11 +124,13 @@ impl Inner {
         let session = noted.session()?;
         let user = UserKey::new(&session.scope, &session.user_id);
         // Indexes first, whatever is found: they may name more than there is.
-        let (found, (), ()) = tokio::try_join!(
-            self.found_without_data(noted.id),
+        tokio::try_join!(
             self.index_session(&session.scope, noted.id, user),
             self.index_user(&session.scope, &session.user_id)
         )?;
+        let ends = noted.previous.is_some() || !noted.oldest.is_empty();
+        // Where it ends nobody, the insert itself finds what is there.
+        let found = if ends { self.found_without_data(noted.id).await? } else { Found::Nothing };
         let completed = match found {
             Found::Row(row) => self.made(noted, &row).await?,
             Found::Gone => Completed::Removed,

@@ -31,7 +31,7 @@ use crate::session::{Scope, Session, SessionId, Tag, UserId};
 
 pub use configuration::*;
 pub use front::{Front, Intent, Operation};
-pub use gather::{Gather, Lane, Waiting};
+pub use gather::{Gather, Lane, Waiting, answer_group};
 pub use intents::*;
 pub use queries::*;
 pub use transfer::*;

@@ -91,6 +91,20 @@ impl<I, O> Waiting<I, O> {
     }
 }
 
+/// Tells what came of each intent of a group; those of which nothing came yet are left to `alone`.
+pub fn answer_group<I, O>(
+    group: Vec<Waiting<I, O>>,
+    outcomes: Vec<Option<StoreResult<O>>>,
+    mut alone: impl FnMut(Waiting<I, O>),
+) {
+    for (waiting, outcome) in group.into_iter().zip(outcomes) {
+        match outcome {
+            Some(outcome) => waiting.answer(outcome),
+            None => alone(waiting),
+        }
+    }
+}
+
 /// The groups; the lane ends when nothing waits.
 impl<I, O> Iterator for Lane<I, O> {
     type Item = Vec<Waiting<I, O>>;
