@@ -51,6 +51,62 @@ pub async fn of_16_starts_with_one_key_one_creates(store: Arc<dyn Store>) {
     assert_eq!(store.sessions(sessions_in(scope(), at(1))).await.unwrap().len(), 1);
 }
 
+/// Each is decided by itself, whatever a store carries out together: what stands against one stands in nobody else's way.
+pub async fn of_many_starts_at_once_each_has_its_own_answer(store: Arc<dyn Store>) {
+    let keyed = |key: u8, request: u8, start: Start| Start {
+        idempotency: Some(Idempotency { key: [key; 32], request: [request; 32], expires_at: at(60) }),
+        ..start
+    };
+    store.ban(ban_of("banned", at(1))).await.unwrap();
+    let mut over = ban_of("forgiven", at(1));
+    over.ban.until = Some(at(2));
+    store.ban(over).await.unwrap();
+    let known = session("known");
+    store.start(keyed(1, 1, start_of(&known))).await.unwrap();
+    let there = start(&*store, session("there")).await;
+
+    for round in 0..3u8 {
+        let new = |user: &str| start_of(&session_at(user, at(3)));
+        let mut asked: Vec<Start> = (0..40).map(|i| new(&format!("user {}", i % 30))).collect();
+        asked.extend(["", "", "forgiven", "banned"].map(new));
+        asked.extend([keyed(1, 1, new("known")), keyed(1, 2, new("known")), start_of(&there)]);
+        // Whichever comes first, the other is its repetition.
+        asked.extend([keyed(2 + round, 1, new("twice")), keyed(2 + round, 1, new("twice"))]);
+        let again = new("again");
+        asked.extend([again.clone(), again]);
+        asked[7].event.notify = true;
+        let plain = 43;
+        let outcomes = at_once(asked.iter().cloned().map(|start| {
+            let store = Arc::clone(&store);
+            async move { store.start(start).await.unwrap() }
+        }))
+        .await;
+
+        assert!(outcomes[..plain].iter().all(|o| *o == Started::Created(Vec::new())), "{:?}", &outcomes[..plain]);
+        assert!(matches!(outcomes[plain], Started::Banned(_)), "{:?}", outcomes[plain]);
+        let repeated = |session| Started::Repeated(Some(Box::new(session)));
+        assert_eq!(outcomes[plain + 1], repeated(row(&*store, known.id).await));
+        assert_eq!(outcomes[plain + 2], Started::IdempotencyMismatch);
+        assert_eq!(outcomes[plain + 3], repeated(there.clone()));
+        for pair in [plain + 4, plain + 6] {
+            let (one, other) = (&outcomes[pair], &outcomes[pair + 1]);
+            let created = pair + usize::from(*one != Started::Created(Vec::new()));
+            assert_eq!(outcomes[created], Started::Created(Vec::new()), "{one:?} {other:?}");
+            assert_eq!(outcomes[2 * pair + 1 - created], repeated(asked[created].session.clone()));
+        }
+        for (start, outcome) in asked.iter().zip(&outcomes) {
+            let id = start.session.id;
+            let created = *outcome == Started::Created(Vec::new());
+            let expected = (created || id == there.id || id == asked[plain + 6].session.id).then_some(&start.session);
+            assert_eq!(store.session(id).await.unwrap().as_ref(), expected);
+            assert_eq!(store.events(events_of(id)).await.unwrap().len(), usize::from(expected.is_some()));
+        }
+        let told = store.take_notifications(at(4), at(5), 10).await.unwrap();
+        assert_eq!(told.iter().map(|n| n.event.id).collect::<Vec<_>>(), [asked[7].event.id]);
+        store.settle_notification(asked[7].event.id, None).await.unwrap();
+    }
+}
+
 /// However many ask at once.
 pub async fn the_maximum_of_sessions_holds_under_contention(store: Arc<dyn Store>) {
     let outcomes = at_once((0..16).map(|_| {
