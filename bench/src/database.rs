@@ -5,6 +5,7 @@ mod mysql;
 mod postgres;
 mod redis;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -111,7 +112,7 @@ pub struct Turns {
     committed: Vec<Row>,
     at: usize,
     /// Those of other sessions, and of those that were started.
-    to_end: Vec<[u8; 16]>,
+    to_end: VecDeque<[u8; 16]>,
     rng: SystemRng,
 }
 
@@ -131,7 +132,7 @@ impl Turns {
                 Some((generation, commitment)) => {
                     turns.committed.push(Row { id, generation, commitment: commitment.to_bytes() });
                 }
-                None => turns.to_end.push(id),
+                None => turns.to_end.push_back(id),
             }
         }
         turns
@@ -150,7 +151,7 @@ impl Turns {
             shares[i % clients].committed.push(row);
         }
         for (i, id) in self.to_end.into_iter().enumerate() {
-            shares[i % clients].to_end.push(id);
+            shares[i % clients].to_end.push_back(id);
         }
         shares
     }
@@ -183,10 +184,10 @@ impl Turns {
             Scenario::Start => {
                 let step = step(draw(), nothing, nothing);
                 bare.start(&step).await?;
-                self.to_end.push(step.id);
+                self.to_end.push_back(step.id);
             }
             Scenario::Revoke => {
-                let Some(id) = self.to_end.pop() else { return Ok(false) };
+                let Some(id) = self.to_end.pop_front() else { return Ok(false) };
                 bare.end(&step(id, nothing, nothing)).await?;
             }
             other => bail!("the bare drivers do not carry out {other:?}"),

@@ -3,14 +3,17 @@
 //!
 //! - [`Host`]: where sessions are kept; [`Handle`]: the sessions of one product, environment and definition;
 //! - [`Site`]: requests on the web, each an [`Exchange`], with its [`Session`];
+//! - [`on_log`]: what is logged;
 //! - [`json`]: what goes over the border, which is JSON but for what every request needs.
 
 mod handle;
 mod host;
 pub mod json;
+mod logs;
 mod site;
 
 pub use handle::Handle;
 pub use host::Host;
 pub use json::Failed;
+pub use logs::{Line, on_log};
 pub use site::{Exchange, Outcome, Session, Site, check_web};

@@ -12,7 +12,7 @@ use crate::sessions::{read_session, session_columns, uuid};
 use crate::transaction::{Transactional, column, json};
 
 /// How many statements of refreshes are under way at once.
-const LANES: usize = 8;
+const LANES: usize = 4;
 /// How many refreshes share one at most.
 const GROUP: usize = 64;
 

@@ -1,6 +1,6 @@
 /** Sessions by the function names that code for earlier session libraries has, without a framework. */
 
-import type { EmbeddedOptions, Json, RemoteOptions, WebSettings } from "./index.js";
+import type { EmbeddedOptions, Json, LogLine, RemoteOptions, WebSettings } from "./index.js";
 
 /** What every function rejects with; it is no `Error`. */
 export interface SessionError {
@@ -61,6 +61,8 @@ export type InitOptions = (EmbeddedOptions | RemoteOptions) & {
   web?: WebSettings;
   /** Of which callers are told with each token. */
   cookie?: { domain?: string; secure?: boolean };
+  /** Called with each line that is logged: `error` with errors, `info` with all others. */
+  logging?: { info?: (line: LogLine) => void; error?: (line: LogLine) => void };
 };
 
 /** Opens sessions, once; a second call does nothing. GENERAL_ERROR. */

@@ -18,8 +18,11 @@ export interface EmbeddedOptions extends Partial<Place> {
   store?: string;
   /** The directory of the files that are nowhere else: `./rekindle-data` by default. */
   dataDir?: string;
-  /** The master secrets, as `rekindle` servers have them; the file `secrets` in `dataDir` by default. */
-  secrets?: string;
+  /**
+   * The master secrets, as `rekindle` servers have them, or what fetches them from where keys are kept; the file `secrets` in `dataDir` by
+   * default.
+   */
+  secrets?: string | (() => string | Promise<string>);
   /** Makes `dataDir`, and a master secret in it, where there are none. Whoever loses the secret logs everybody out. */
   development?: boolean;
   /** The `iss` of access tokens: `http://localhost` by default. */
@@ -31,8 +34,8 @@ export interface RemoteOptions extends Partial<Place> {
   /** A URL like `https://rekindle.internal:3567`; or `servers`, of which the first that answers is asked. */
   server?: string;
   servers?: string[];
-  /** With the permissions `sessions`, `read` and `confirm`. */
-  apiKey: string;
+  /** With the permissions `sessions`, `read` and `confirm`; or what fetches it. */
+  apiKey: string | (() => string | Promise<string>);
   /** As the servers are configured; the first URL by default. */
   issuer?: string;
   /** As the servers are configured; `{product}/{env}` by default. */
@@ -402,5 +405,16 @@ export class Web {
   visitOfRequest(request: Request, about?: { ip?: string }): Visit;
 }
 
-declare const rekindle: { Rekindle: typeof Rekindle; RekindleError: typeof RekindleError; Web: typeof Web };
+declare const rekindle: { Rekindle: typeof Rekindle; RekindleError: typeof RekindleError; Web: typeof Web; onLog: typeof onLog };
 export default rekindle;
+
+/** A line of the log. */
+export interface LogLine {
+  level: "error" | "warn" | "info";
+  /** What happened. Neither it nor a field holds a token, an opening or a key. */
+  message: string;
+  fields: Json;
+}
+
+/** Has `told` called with each line that is logged in this process from now on: outages of a store or server, and their end. */
+export function onLog(told: (line: LogLine) => void): void;

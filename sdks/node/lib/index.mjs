@@ -2,5 +2,5 @@
 
 import rekindle from "./index.js";
 
-export const { Rekindle, RekindleError, Web } = rekindle;
+export const { Rekindle, RekindleError, Web, onLog } = rekindle;
 export default rekindle;

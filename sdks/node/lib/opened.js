@@ -3,6 +3,7 @@
 "use strict";
 
 const { RekindleError } = require("./errors");
+const { onLog } = require("./native");
 const { Rekindle } = require("./rekindle");
 
 let opened;
@@ -51,10 +52,14 @@ const asked = async (work, malformed) => {
 
 /**
  * Opens sessions, once: what `Rekindle.embedded` takes, or with `server` what `Rekindle.remote` takes; `web`, what `Rekindle.web` takes, with a `csrfKey`
- * for tokens against CSRF; and `cookie` with `domain` and `secure`, of which callers are told with each token. A second call does nothing.
+ * for tokens against CSRF; `cookie` with `domain` and `secure`, of which callers are told with each token; and `logging` with `info` and `error`,
+ * which are called with each line that is logged. A second call does nothing.
  */
-const init = async ({ cookie = {}, web = {}, ...options } = {}) => {
+const init = async ({ cookie = {}, web = {}, logging = {}, ...options } = {}) => {
   if (opened) return;
+  if (logging.info || logging.error) {
+    onLog((level, message, fields) => logging[level === "error" ? "error" : "info"]?.({ level, message, fields }));
+  }
   try {
     const rekindle = await (options.server || options.servers ? Rekindle.remote(options) : Rekindle.embedded(options));
     const { domain, secure = true } = cookie;

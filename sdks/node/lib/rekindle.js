@@ -33,11 +33,13 @@ class Rekindle {
 
   /** The engine in this process. */
   static async embedded({ product, env, tag, ...options } = {}) {
+    if (typeof options.secrets === "function") options.secrets = await options.secrets();
     return Rekindle.#of(await asked(Host.embedded(snake(options))), { product, env, tag });
   }
 
   /** The engine on servers; none of them has to be up. */
   static async remote({ product, env, tag, server, servers = [server], ...options }) {
+    if (typeof options.apiKey === "function") options.apiKey = await options.apiKey();
     try {
       return await Rekindle.#of(Host.remote(snake({ servers, ...options })), { product, env, tag });
     } catch (error) {

@@ -12,7 +12,7 @@ import { createInterface } from "node:readline";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Rekindle, RekindleError } from "rekindle";
+import { Rekindle, RekindleError, onLog } from "rekindle";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "rekindle-node-"));
 const embedded = (options) => Rekindle.embedded({ dataDir: path.join(folder, "data"), development: true, ...options });
@@ -154,6 +154,28 @@ after(() => fs.rmSync(folder, { recursive: true }));
 
 describe("in this process", suite(async () => [await embedded()]));
 describe("on a server", suite(served));
+
+describe("what the application keeps and reads", () => {
+  it("fetches secrets where they are kept", async () => {
+    const first = await embedded();
+    const { refreshToken } = await first.start({ userId: "alice" });
+    const dataDir = path.join(folder, "data");
+    const kept = fs.readFileSync(path.join(dataDir, "secrets"), "utf8");
+    const fetched = async (secrets) => Rekindle.embedded({ dataDir, secrets: async () => secrets });
+    assert.equal((await (await fetched(kept)).refresh({ refreshToken })).session.userId, "alice");
+    await assert.rejects(fetched("nothing"), code("invalid_request"));
+    await assert.rejects(Rekindle.remote({ server: "http://127.0.0.1:1", apiKey: () => Promise.reject(new Error("the vault is shut")) }), /the vault is shut/);
+  });
+
+  it("has the log of outages", async () => {
+    const lines = [];
+    onLog((line) => lines.push(line));
+    const away = await Rekindle.remote({ server: "http://127.0.0.1:1", apiKey: () => "rk_away" });
+    await assert.rejects(away.start({ userId: "alice" }), code("unavailable"));
+    while (!lines.some(({ level, fields }) => level === "warn" && fields.server === "http://127.0.0.1:1/")) await sleep(10);
+    assert.ok(!JSON.stringify(lines).includes("rk_away"));
+  });
+});
 
 describe("in this process only", () => {
   it("makes what is not there: product, environment, definition", async () => {

@@ -10,6 +10,7 @@
 and `rekindle.flask`; `rekindle.functions` has the function names of earlier session libraries.
 """
 
+from . import log as log
 from .errors import OpenError, RekindleError
 from .handle import AsyncRekindle, Rekindle, Revocation
 from .sessions import AsyncSessions, Sessions

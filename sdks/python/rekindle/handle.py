@@ -77,7 +77,8 @@ class _Host:
                     "worker, not in the process that starts it (they open themselves at their first use)"
                 )
             if self._native is None:
-                options = to_json(self._options)
+                # What fetches a secret is asked once it is needed.
+                options = to_json({name: value() if callable(value) else value for name, value in self._options.items()})
                 self._native = _native.Host.embedded(options).wait() if self._embedded else _native.Host.remote(options)
             return self._native
 
@@ -426,7 +427,7 @@ class Rekindle(_Methods, Blocking):
         *,
         store: str | None = None,
         data_dir: str | os.PathLike[str] = "./rekindle-data",
-        secrets: str | None = None,
+        secrets: str | Callable[[], str] | None = None,
         development: bool = False,
         issuer: str | None = None,
         product: str = "default",
@@ -436,8 +437,8 @@ class Rekindle(_Methods, Blocking):
         """With the engine in this process. It opens at its first use, in whichever process that is.
 
         store: `sqlite:` (in `data_dir`) by default, `sqlite:<path>`, `postgres://…`, `mysql://…`, `redis://…`; processes may share it.
-        data_dir: the directory of the files that are nowhere else. secrets: the master secrets, as `rekindle` servers have them; the file
-        `secrets` in `data_dir` by default. development: makes `data_dir`, and a master secret in it, where there are none: whoever loses
+        data_dir: the directory of the files that are nowhere else. secrets: the master secrets, as `rekindle` servers have them, or what
+        fetches them from where keys are kept; the file `secrets` in `data_dir` by default. development: makes `data_dir`, and a master secret in it, where there are none: whoever loses
         the secret logs everybody out. issuer: the `iss` of access tokens, `http://localhost` by default.
         """
         options = {"store": store, "data_dir": data_dir, "secrets": secrets, "development": development, "issuer": issuer}
@@ -448,7 +449,7 @@ class Rekindle(_Methods, Blocking):
         cls,
         server: str | Sequence[str],
         *,
-        api_key: str,
+        api_key: str | Callable[[], str],
         issuer: str | None = None,
         audience: str | None = None,
         connect_timeout: int | None = None,
@@ -459,7 +460,7 @@ class Rekindle(_Methods, Blocking):
     ) -> Rekindle:
         """With the engine on servers, of which the first that answers is asked; none has to be up now.
 
-        api_key: with the permissions `sessions`, `read` and `confirm`. issuer, audience: as the servers are configured; the first URL and
+        api_key: with the permissions `sessions`, `read` and `confirm`, or what fetches it. issuer, audience: as the servers are configured; the first URL and
         `{product}/{env}` by default. connect_timeout, timeout: milliseconds, 1000 and 5000 by default.
         """
         options = {"api_key": api_key, "issuer": issuer, "audience": audience, "connect_timeout": connect_timeout, "timeout": timeout}

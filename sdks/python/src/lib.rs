@@ -30,6 +30,7 @@ mod _native {
         NativeError,
         handle::Handle,
         host::Host,
+        on_log,
         pending::Pending,
         site::{Exchange, Session, Site, check_web},
     };
@@ -37,6 +38,19 @@ mod _native {
 
 fn thrown(failed: Failed) -> PyErr {
     NativeError::new_err(failed.to_text())
+}
+
+/// Calls `told`, on whichever thread it happens, with each line of the log from now on: level, message and fields as JSON.
+#[pyfunction]
+fn on_log(told: Py<PyAny>) {
+    rekindle_binding::on_log(move |line| {
+        let fields = Value::from(line.fields.clone()).to_string();
+        Python::try_attach(|py| {
+            if let Err(error) = told.call1(py, (line.level, &line.message, fields)) {
+                error.write_unraisable(py, Some(told.bind(py)));
+            }
+        });
+    });
 }
 
 /// A value that came over the border as JSON.

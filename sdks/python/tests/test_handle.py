@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import threading
+import logging
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -178,6 +179,24 @@ def test_a_store_that_cannot_be_used_is_refused_without_its_password(tmp_path: P
     with pytest.raises(RekindleError, match="unknown field `bases`"):
         embedded(tmp_path).web(bases="/x")
     code("invalid_request", lambda: Rekindle.remote("http://127.0.0.1:1", api_key="x").sweep())
+
+
+def test_secrets_are_fetched_where_they_are_kept(tmp_path: Path) -> None:
+    refresh_token = embedded(tmp_path).start(user_id="alice").refresh_token
+    kept = (tmp_path / "data" / "secrets").read_text()
+    fetched = Rekindle.embedded(data_dir=tmp_path / "data", secrets=lambda: kept)
+    assert fetched.refresh(refresh_token).session.user_id == "alice"
+    code("invalid_request", Rekindle.embedded(data_dir=tmp_path / "data", secrets=lambda: "nothing").open)
+
+
+def test_outages_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    away = Rekindle.remote("http://127.0.0.1:1", api_key=lambda: "rk_away")
+    with caplog.at_level(logging.INFO, logger="rekindle"):
+        code("unavailable", lambda: away.start(user_id="alice"))
+    [line] = [line for line in caplog.records if "reach" in line.message or "answer" in line.message][:1]
+    assert (line.name, line.levelname) == ("rekindle", "WARNING")
+    assert line.fields["server"] == "http://127.0.0.1:1/"  # type: ignore[attr-defined]
+    assert "rk_away" not in caplog.text
 
 
 def test_a_known_token_is_not_believed_beyond_its_life(tmp_path: Path) -> None:

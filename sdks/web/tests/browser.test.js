@@ -2,15 +2,14 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 
 import { chromium } from "playwright-core";
 
+import { REFRESH, call, countDuring, kinds, logInto, me, open, refreshesOnce, unharmed, withTrouble } from "./browser/profile.js";
 import { trouble } from "./browser/proxy.js";
 import { Site } from "./browser/site.js";
 import { random } from "./world.js";
 
-const REFRESH = "/auth/session/refresh";
 /** How many users go through trouble at once. */
 const USERS = 4;
 const ROUNDS = process.env.REKINDLE_FULL ? 500 : 60;
@@ -21,18 +20,17 @@ const PATIENCE = 120_000;
 let browser;
 /** Where access tokens live for an hour, and expire when a test says so. */
 let site;
-/** Where access tokens expire by themselves; after how many seconds. */
-let brief, lifetime;
+/** Where access tokens expire by themselves. */
+let brief;
 before(async () => {
   const began = performance.now();
   // Playwright turns this cache off.
   const ignoreDefaultArgs = ["--disable-back-forward-cache"];
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM, ignoreDefaultArgs, timeout: PATIENCE });
   await (await browser.newPage()).close();
-  // Longer on a slow machine, or tokens would grow old before they are used.
-  lifetime = Math.min(15, Math.max(4, Math.ceil((performance.now() - began) / 500)));
   site = await Site.start(3600);
-  brief = await Site.start(lifetime);
+  // Longer on a slow machine, or tokens would grow old before they are used.
+  brief = await Site.start(Math.min(15, Math.max(4, Math.ceil((performance.now() - began) / 500))));
 });
 after(async () => {
   await browser?.close();
@@ -40,68 +38,16 @@ after(async () => {
   await brief?.stop();
 });
 
-const open = async (context, site, path = "/app") => {
-  const tab = await context.newPage();
-  await tab.goto(site.proxy.address + path);
-  return tab;
-};
-
 /** A profile of its own with some tabs on the page, logged in as this user. */
-const logIn = async (user, { tabs: count = 1, at = site, path = "/app", prepare = () => {} } = {}) => {
+const logIn = async (user, { at = site, prepare = () => {}, ...how } = {}) => {
   const context = await browser.newContext();
   context.setDefaultTimeout(PATIENCE);
   await prepare(context);
-  const tabs = [];
-  while (tabs.length < count) tabs.push(await open(context, at, path));
-  const [tab] = tabs;
-  const login = await tab.evaluate((user) => page.fetch("POST", "/login", `user=${user}`), user);
-  assert.ok(login.status < 300, login.body);
-  const { body } = await me(tab);
-  return { context, tabs, tab, user, session: JSON.parse(body).session_id, site: at };
+  return logInto(context, at, user, how);
 };
 
 /** The access token expires. To the backend, one that the browser has dropped is the same as one whose time is over. */
-const expired = ({ context, site }) =>
-  site === brief ? sleep(lifetime * 1000 + 200) : context.clearCookies({ name: "rekindle-access" });
-
-/** How many requests came to this path during the work. */
-const countDuring = async (site, path, work) => {
-  const count = () => site.proxy.counts.get(path) ?? 0;
-  const before = count();
-  await work();
-  return count() - before;
-};
-
-/** The work refreshes once; or once in each lifetime of a token, if it takes longer than one. */
-const refreshesOnce = async ({ site }, work) => {
-  const began = performance.now();
-  const refreshes = await countDuring(site, REFRESH, work);
-  const lifetimes = site === brief ? Math.floor((performance.now() - began) / (lifetime * 1000)) : 0;
-  assert.ok(refreshes >= 1 && refreshes <= 1 + lifetimes, `${refreshes} refreshes in ${lifetimes} lifetimes`);
-};
-
-const me = (tab, how = "fetch") => tab.evaluate((how) => page[how]("GET", "/api/me"), how);
-
-/** Some calls at once from each tab; all must be answered in this session. */
-const call = async ({ tabs, user, session }, { each = 1, how = "fetch" } = {}) => {
-  const answers = await Promise.all(tabs.flatMap((tab) => Array.from({ length: each }, () => me(tab, how))));
-  for (const { status, body } of answers) {
-    assert.equal(status, 200, body);
-    const { user_id, session_id } = JSON.parse(body);
-    assert.deepEqual([user_id, session_id], [user, session]);
-  }
-};
-
-const kinds = (tab) => tab.evaluate(() => page.events.map(({ type }) => type));
-
-/** Nobody was told of an end, and the session is still there. */
-const unharmed = async ({ tabs }) => {
-  for (const tab of tabs) {
-    const bad = (await kinds(tab)).filter((type) => ["signedOut", "expired", "theft", "failed"].includes(type));
-    assert.deepEqual(bad, []);
-    assert.equal(await tab.evaluate(() => page.session.doesSessionExist()), true);
-  }
-};
+const expired = ({ context, site }) => (site === brief ? site.expire() : context.clearCookies({ name: "rekindle-access" }));
 
 /** A refresh without rekindle-web: status and code. */
 const bareRefresh = (tab, headers) =>
@@ -112,17 +58,6 @@ const bareRefresh = (tab, headers) =>
     },
     [REFRESH, { "Rekindle-Request": "1", ...headers }],
   );
-
-/** Trouble with requests to the refresh route while the work is done: the first ones, as many as there are troubles. */
-const withTrouble = async ({ site }, troubles, work) => {
-  const left = [...troubles];
-  site.proxy.trouble = (path) => (path === REFRESH ? (left.shift() ?? {}) : {});
-  try {
-    return await work();
-  } finally {
-    site.proxy.trouble = () => ({});
-  }
-};
 
 describe("rekindle-web in Chromium", { concurrency: 1 }, () => {
   it("logs in under a strict content security policy, and calls", async () => {

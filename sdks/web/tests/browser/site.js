@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import esbuild from "esbuild";
 
@@ -27,6 +28,7 @@ export class Site {
   /** Starts the program, which lives behind `proxy.address` then; its access tokens live so many seconds. */
   static async start(accessTokens) {
     const site = new this();
+    site.lifetime = accessTokens;
     const backend = spawn(process.env.REKINDLE_BACKEND, {
       env: { PORT: "0", DEFINITION: JSON.stringify({ access_token: { lifetime: accessTokens } }) },
       stdio: ["ignore", "pipe", "inherit"],
@@ -47,6 +49,11 @@ export class Site {
       "/worker.js": page("text/javascript", bundle("worker.js")),
     });
     return site;
+  }
+
+  /** Waits until every access token of now has expired. */
+  async expire() {
+    await sleep(this.lifetime * 1000 + 200);
   }
 
   async stop() {
