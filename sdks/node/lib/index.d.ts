@@ -392,11 +392,11 @@ export class Web {
   sessionIfAny(req: IncomingMessage, need?: Need): Promise<Session | undefined>;
   signIn(req: IncomingMessage, res: ServerResponse, start: Start, options?: { remember?: boolean }): Promise<Tokens>;
   /** A plugin; then `request.rekindle` is the visit. */
-  fastify(): (fastify: never) => Promise<void>;
+  fastify(): (fastify: any) => Promise<void>;
   /** Middleware; then `ctx.state.rekindle` is the visit. */
-  koa(): (ctx: never, next: () => Promise<unknown>) => Promise<void>;
+  koa(): (ctx: any, next: () => Promise<unknown>) => Promise<void>;
   /** Middleware; then `c.get("rekindle")` is the visit. */
-  hono(): (c: never, next: () => Promise<void>) => Promise<void>;
+  hono(): (c: any, next: () => Promise<void>) => Promise<void>;
   /** A handler of `Request`s, like a route of Next.js. */
   handler(
     handle: (request: Request, visit: Visit) => Promise<Response> | Response,
