@@ -1,6 +1,8 @@
 // `rekindle-web`: sessions in pages and workers.
 
 import { browser } from "./browser.js";
+import type { Storage } from "./environment.js";
+import { empty, type Memory } from "./memory.js";
 import { Session, type Settings } from "./session.js";
 
 export { type Events, type Reason, RekindleError, type RekindleEvent } from "./events.js";
@@ -33,9 +35,27 @@ export function rekindle(options: Options = {}): Session {
   // Browsers take the prefix only over TLS, so a backend on http://localhost leaves it out.
   const cookie = `${location.protocol === "https:" ? "__Host-" : ""}${prefix ? `${prefix}-` : ""}rekindle-session`;
   const environment = browser(`rekindle ${origins[0]}${base}`, origins[0] === own ? cookie : undefined);
-  const session = new Session({ origins, base, mode }, environment);
+  // Cookies go on without storage, which other tabs need; tokens in headers need one, and no other tab has them.
+  const storage = mode === "header" ? orHere(environment.storage) : environment.storage;
+  const session = new Session({ origins, base, mode }, { ...environment, storage });
   globalThis.addEventListener?.("pageshow", (event) => {
     if ((event as PageTransitionEvent).persisted) void session.resume();
   });
   return session;
+}
+
+/** The storage, or where the browser gives none, as in frames on other sites: this page's own memory, until it is closed. */
+function orHere(storage: Storage): Storage {
+  let here: Memory | undefined;
+  const tried = storage.read().catch(() => void (here = empty()));
+  return {
+    read: async () => {
+      await tried;
+      return here ? structuredClone(here) : storage.read();
+    },
+    update: async (change) => {
+      await tried;
+      return here ? change(here) : storage.update(change);
+    },
+  };
 }

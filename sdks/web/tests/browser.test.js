@@ -266,6 +266,42 @@ describe("rekindle-web in Chromium", { concurrency: 1 }, () => {
     await profile.context.close();
   });
 
+  it("goes by headers where a browser blocks the cookies of third parties, and without them is just signed out", async (t) => {
+    const args = ["--test-third-party-cookie-phaseout"];
+    const strict = await chromium.launch({ executablePath: process.env.CHROMIUM, args, timeout: PATIENCE });
+    t.after(() => strict.close());
+    // The application in a frame of somebody else's page: to a browser, this name is another site than `localhost`.
+    const outer = brief.proxy.address.replace("localhost", "127.0.0.1");
+    const framed = async (context, mode) => {
+      const tab = await context.newPage();
+      await tab.goto(`${outer}/outer`);
+      const [frame] = await Promise.all([
+        tab.waitForEvent("framenavigated", (frame) => frame.url().includes("/app")),
+        tab.evaluate((url) => {
+          document.body.append(Object.assign(document.createElement("iframe"), { src: url }));
+        }, `${brief.proxy.address}/app?mode=${mode}`),
+      ]);
+      await frame.waitForFunction(() => window.page);
+      return frame;
+    };
+    const context = await strict.newContext();
+    context.setDefaultTimeout(PATIENCE);
+    const frame = await framed(context, "cookie");
+    await frame.evaluate(() => page.fetch("POST", "/login", "user=framed"));
+    const asked = await countDuring(brief, "/api/me", async () => assert.equal((await me(frame)).status, 401));
+    assert.deepEqual([asked, await context.cookies()], [1, []]);
+    assert.equal(await frame.evaluate(() => page.session.doesSessionExist()), false);
+
+    const newPage = () => framed(context, "header").then((frame) => Object.assign(frame, { goto: () => {} }));
+    const profile = await logInto({ newPage }, brief, "framed");
+    for (const how of ["fetch", "xhr"]) {
+      await expired(profile);
+      await refreshesOnce(profile, () => call(profile, { each: 3, how }));
+    }
+    await unharmed(profile);
+    assert.deepEqual(await context.cookies(), []);
+  });
+
   it("renews the session of a page that the server would not show, and shows it", async () => {
     const profile = await logIn("reader");
     await expired(profile);

@@ -45,6 +45,7 @@ export class Site {
     site.proxy = await Proxy.start(address, {
       "/app": page("text/html", HTML),
       "/elsewhere": page("text/html", "<!doctype html><title>elsewhere</title>"),
+      "/outer": { headers: { "content-type": "text/html" }, content: "<!doctype html><title>outer</title>" },
       "/page.js": page("text/javascript", bundle("page.js")),
       "/worker.js": page("text/javascript", bundle("worker.js")),
     });
