@@ -62,7 +62,7 @@ async fn carry_out(pool: &Arc<Pool>, group: Vec<Waiting<Start, Started>>) {
 impl Pool {
     /// Several at once; what came of each, unless its user was banned, its key is known, or its session is there.
     async fn try_start_together(&self, asked: &[&Start]) -> Result<Vec<Option<Started>>, Failure> {
-        let users: BTreeSet<_> = asked.iter().map(|start| user(start)).collect();
+        let users: BTreeSet<_> = asked.iter().map(user).collect();
         let mut script = lock_users(&users);
         script.push(format!("{} WHERE id IN ({})", SESSION_IDS.select(), list(asked.iter().map(|s| s.session.id))));
         let of_user = |(scope, user_id): &(&Scope, &UserId)| {
