@@ -109,7 +109,7 @@ mod tests {
         let fields = json!({ "error": "no route", "tries": 3 }).as_object().unwrap().clone();
         let line = Line { level: "warn", message: "a server does not answer".into(), fields };
         for heard in heard {
-            assert_eq!(*heard.lock().unwrap(), [line.clone()]);
+            assert_eq!(*heard.lock().unwrap(), std::slice::from_ref(&line));
         }
     }
 }
