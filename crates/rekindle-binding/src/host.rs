@@ -148,14 +148,14 @@ impl Host {
             if made(engine.create_definition(&product, wanted.clone(), &by()).await)? {
                 return Ok(Ok(()));
             }
-            for _ in 1..TRIES {
+            let mut again = 1..TRIES;
+            loop {
                 match engine.patch_definition(&product, &wanted.tag, &definition, &by()).await {
                     // Another process changed it at the same moment: this change goes on top.
-                    Err(engine::Error::Conflict(_)) => {}
+                    Err(engine::Error::Conflict(_)) if again.next().is_some() => {}
                     patched => return patched.map(|patched| patched.map(drop)),
                 }
             }
-            Ok(engine.patch_definition(&product, &wanted.tag, &definition, &by()).await?.map(drop))
         }
         .await;
         made.map_err(of_engine)?.map_err(|why| Failed::field("definition", why))

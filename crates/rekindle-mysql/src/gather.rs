@@ -12,7 +12,7 @@ use rekindle::store::*;
 
 use crate::MysqlStore;
 use crate::lists::EVENTS;
-use crate::pool::{Failure, Pool, outcomes};
+use crate::pool::{Failure, Pool, outcomes_of};
 use crate::sessions::{SESSIONS, select_session, session};
 use crate::sql::{Script, list, sql};
 use crate::writes::{Writes, event_values, json};
@@ -46,7 +46,7 @@ impl MysqlStore {
 
 async fn carry_out(pool: &Arc<Pool>, group: Vec<Waiting<Advance, Cas>>) {
     let asked: Vec<&Advance> = group.iter().map(|waiting| &waiting.intent).collect();
-    let outcomes = outcomes(pool.try_at_once(&asked).await, group.len());
+    let outcomes = outcomes_of(pool.try_at_once(&asked).await, group.len());
     answer_group(group, outcomes, |waiting| {
         let pool = Arc::clone(pool);
         tokio::spawn(async move {

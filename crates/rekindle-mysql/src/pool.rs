@@ -65,7 +65,10 @@ impl From<StoreError> for Failure {
 }
 
 /// What came of each of some that were tried together. `None`: it had no effect, but may have by itself.
-pub(crate) fn outcomes<T: Clone>(tried: Result<Vec<Option<T>>, Failure>, count: usize) -> Vec<Option<StoreResult<T>>> {
+pub(crate) fn outcomes_of<T: Clone>(
+    tried: Result<Vec<Option<T>>, Failure>,
+    count: usize,
+) -> Vec<Option<StoreResult<T>>> {
     match tried {
         Ok(outcomes) => outcomes.into_iter().map(|outcome| outcome.map(Ok)).collect(),
         Err(Failure::Final(error @ StoreError::Unavailable(_))) => vec![Some(Err(error)); count],

@@ -8,7 +8,7 @@ use rekindle::session::{EndReason, Scope, Session, SessionId, UserId};
 use rekindle::store::*;
 
 use crate::MysqlStore;
-use crate::pool::{Failure, Pool, outcomes};
+use crate::pool::{Failure, Pool, outcomes_of};
 use crate::sessions::{
     IDEMPOTENCY, SESSION_IDS, SESSIONS, idempotency_values, idempotent, lock_session, select_session, session,
     session_id, session_values,
@@ -49,7 +49,7 @@ impl MysqlStore {
 
 async fn carry_out(pool: &Arc<Pool>, group: Vec<Waiting<Start, Started>>) {
     let asked: Vec<&Start> = group.iter().map(|waiting| &waiting.intent).collect();
-    let outcomes = outcomes(pool.try_start_together(&asked).await, group.len());
+    let outcomes = outcomes_of(pool.try_start_together(&asked).await, group.len());
     answer_group(group, outcomes, |waiting| {
         let pool = Arc::clone(pool);
         tokio::spawn(async move {
@@ -73,18 +73,18 @@ impl Pool {
             let Scope { product, env } = &start.session.scope;
             Some(sql!("(product = ? AND env = ? AND key_hash = ?)", product, env, &start.idempotency?.key))
         };
-        let keys: Vec<String> = asked.iter().filter_map(of_key).collect();
-        if !keys.is_empty() {
-            script.push(format!("{} WHERE {}", IDEMPOTENCY.select(), any(keys)));
+        let with_key: Vec<String> = asked.iter().filter_map(of_key).collect();
+        let has_keys = !with_key.is_empty();
+        if has_keys {
+            script.push(format!("{} WHERE {}", IDEMPOTENCY.select(), any(with_key)));
         }
         let mut transaction = self.begin().await?;
         let mut found = transaction.ask(script).await?;
         let mut known: HashSet<SessionId> = found.all(&SESSION_IDS, session_id)?.into_iter().collect();
         let banned = found.all(&BANS, stored_ban)?;
         let banned: HashSet<_> = banned.iter().map(|ban| (&ban.scope, &ban.user_id)).collect();
-        let keys =
-            if asked.iter().any(|s| s.idempotency.is_some()) { found.all(&IDEMPOTENCY, idempotent)? } else { vec![] };
-        let mut keys: HashSet<[u8; 32]> = keys.into_iter().map(|(idempotency, _)| idempotency.key).collect();
+        let used = if has_keys { found.all(&IDEMPOTENCY, idempotent)? } else { Vec::new() };
+        let mut keys: HashSet<[u8; 32]> = used.into_iter().map(|(idempotency, _)| idempotency.key).collect();
 
         let mut writes = Writes::default();
         let (mut sessions, mut new_keys) = (Vec::new(), Vec::new());

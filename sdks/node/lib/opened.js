@@ -57,14 +57,15 @@ const asked = async (work, malformed) => {
  */
 const init = async ({ cookie = {}, web = {}, logging = {}, ...options } = {}) => {
   if (opened) return;
-  if (logging.info || logging.error) {
-    onLog((level, message, fields) => logging[level === "error" ? "error" : "info"]?.({ level, message, fields }));
-  }
   try {
     const rekindle = await (options.server || options.servers ? Rekindle.remote(options) : Rekindle.embedded(options));
     const { domain, secure = true } = cookie;
     const refreshPath = `${web.base ?? "/auth"}/session/refresh`;
     opened = { rekindle, web: rekindle.web(web), hasCsrf: web.csrfKey !== undefined, cookie: { domain, secure }, refreshPath };
+    // Not before: an `init` that failed is called again.
+    if (logging.info || logging.error) {
+      onLog((level, message, fields) => logging[level === "error" ? "error" : "info"]?.({ level, message, fields }));
+    }
   } catch (error) {
     throw failed(TYPES.GENERAL_ERROR, error);
   }
