@@ -1,5 +1,5 @@
-// What it costs to verify an access token in Node.js, beside what others' libraries cost: the median of rounds, in microseconds. Needs what
-// the package's tests install and its native half in a release build; see ../README.md.
+// What it costs to verify an access token in Node.js, beside what others' libraries cost: the median of rounds, in microseconds. `run`
+// prepares what it needs; see ../README.md.
 
 import { generateKeyPairSync, verify as nodeVerify } from "node:crypto";
 import fs from "node:fs";

@@ -265,6 +265,8 @@ impl Exchange {
             (verified, _) => verified?,
         };
         if credentials.via == Via::Cookies {
+            // The handshake of a WebSocket passes no middleware.
+            web.check_csrf(request)?;
             web.check_csrf_token(request, verified.session, verified.generation)?;
         }
         let (proof, client) = (Claim::of(request)?, request.client());

@@ -1,208 +1,58 @@
-//! Refreshes: one alone is one packet; those that arrive while others are under way share a transaction.
+//! Intents that arrive while others of their kind are under way share a transaction. One that finds nobody else is carried out at
+//! once.
 //!
-//! Neither waits for a lock: where somebody else is in the way, the refresh is carried out on a task of its own, which may wait and
-//! try again. So no session holds up the others, and two transactions of refreshes cannot lock each other out.
+//! Together they wait for no lock: where somebody else is in the way, an intent is carried out on a task of its own, which may wait
+//! and try again. So none holds up the others, and two such transactions cannot lock each other out.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use rekindle::rotation::Position;
-use rekindle::session::{Session, SessionId};
-use rekindle::store::*;
+use async_trait::async_trait;
+use rekindle::store::{Gather, StoreResult, Waiting, answer_group};
 
-use crate::MysqlStore;
-use crate::lists::EVENTS;
 use crate::pool::{Failure, Pool, outcomes_of};
-use crate::sessions::{SESSIONS, select_session, session};
-use crate::sql::{Script, list, sql};
-use crate::writes::{Writes, event_values, json};
 
-/// How many transactions of refreshes are under way at once.
-const LANES: usize = 4;
-/// How many refreshes share one at most.
-const GROUP: usize = 64;
+/// How many intents share a transaction at most.
+pub(crate) const GROUP: usize = 64;
 
-/// The refreshes of a store.
-pub(crate) type Refreshes = Gather<Advance, Cas>;
+/// What several intents cost little more than one of.
+#[async_trait]
+pub(crate) trait Shared: Send + Sync + 'static {
+    type Outcome: Clone + Send + 'static;
 
-pub(crate) fn refreshes() -> Arc<Refreshes> {
-    Gather::new(LANES, GROUP)
+    /// A try that waits for no lock; what came of each that it could be tried with.
+    async fn try_together(pool: &Pool, asked: &[&Self]) -> Result<Vec<Option<Self::Outcome>>, Failure>;
+
+    /// Carries out one by itself, which may wait.
+    async fn try_alone(&self, pool: &Pool) -> Result<Self::Outcome, Failure>;
 }
 
-impl MysqlStore {
-    /// Carries out a refresh, with others or alone.
-    pub(crate) async fn refresh(&self, advance: Advance) -> StoreResult<Cas> {
-        let carried_out = self.refreshes.carry_out(advance, |lane| {
-            let pool = Arc::clone(&self.pool);
+impl Pool {
+    /// Carries out an intent, with others or alone.
+    pub(crate) async fn share<I: Shared>(
+        self: &Arc<Self>,
+        gather: &Arc<Gather<I, I::Outcome>>,
+        intent: I,
+    ) -> StoreResult<I::Outcome> {
+        let carried_out = gather.carry_out(intent, |lane| {
+            let pool = Arc::clone(self);
             tokio::spawn(async move {
                 for group in lane {
-                    carry_out(&pool, group).await;
+                    pool.carry_out_group(group).await;
                 }
             });
         });
         carried_out.await
     }
-}
 
-async fn carry_out(pool: &Arc<Pool>, group: Vec<Waiting<Advance, Cas>>) {
-    let asked: Vec<&Advance> = group.iter().map(|waiting| &waiting.intent).collect();
-    let outcomes = outcomes_of(pool.try_at_once(&asked).await, group.len());
-    answer_group(group, outcomes, |waiting| {
-        let pool = Arc::clone(pool);
-        tokio::spawn(async move {
-            let outcome = pool.retry(|| pool.try_advance(&waiting.intent)).await;
-            waiting.answer(outcome);
+    async fn carry_out_group<I: Shared>(self: &Arc<Self>, group: Vec<Waiting<I, I::Outcome>>) {
+        let asked: Vec<&I> = group.iter().map(|waiting| &waiting.intent).collect();
+        let outcomes = outcomes_of(I::try_together(self, &asked).await, group.len());
+        answer_group(group, outcomes, |waiting| {
+            let pool = Arc::clone(self);
+            tokio::spawn(async move {
+                let outcome = pool.retry(|| waiting.intent.try_alone(&pool)).await;
+                waiting.answer(outcome);
+            });
         });
-    });
-}
-
-impl Pool {
-    /// A try that waits for no lock; what came of each, unless its session is not there or locked.
-    async fn try_at_once(&self, asked: &[&Advance]) -> Result<Vec<Option<Cas>>, Failure> {
-        match asked {
-            [advance] if !advance.event.notify => Ok(vec![Some(self.try_plain(advance).await?)]),
-            _ => self.try_together(asked).await,
-        }
     }
-
-    /// The usual refresh, in one round trip: the event is written if the condition holds on the row, which stays
-    /// locked, and the row if the event was. Not by `ROW_COUNT()`: it is wrong once the client is gone, and the
-    /// statements go on.
-    async fn try_plain(&self, advance: &Advance) -> Result<Cas, Failure> {
-        let Advance { id, scope, tag, next, now, event, .. } = advance;
-        let condition = sql!(
-            "id = ? AND product = ? AND env = ? AND tag = ? AND generation = ? AND commitment = ?
-             AND ended_at IS NULL AND idle_expires_at > ? AND expires_at > ?",
-            *id,
-            &scope.product,
-            &scope.env,
-            tag,
-            advance.generation,
-            &advance.commitment.to_bytes(),
-            *now,
-            *now
-        );
-        let mut writes = Script::new();
-        let mut written = String::new();
-        if let Some(session_id) = event.session_id {
-            let values = event_values(session_id, event);
-            let into = EVENTS.replace();
-            writes.push(format!("{into} SELECT {values} FROM sessions WHERE {condition} FOR UPDATE"));
-            let sql = " AND EXISTS (SELECT 1 FROM events e WHERE e.session_id = ? AND e.id = ?)";
-            written = sql!(sql, session_id, event.id);
-        }
-        let commitment = next.commitment.to_bytes();
-        // Assignments are made from left to right: `confirmed` is compared with the position as it was.
-        let sql = format!(
-            "UPDATE sessions SET
-             confirmed = confirmed AND generation = ? AND commitment = ? AND issued_at = ? AND kid = ?,
-             generation = ?, commitment = ?, issued_at = ?, kid = ?, idle_expires_at = LEAST(?, expires_at)
-             WHERE {condition}{written}"
-        );
-        let updating = writes.len();
-        writes.push(sql!(
-            sql,
-            next.generation,
-            &commitment,
-            next.issued_at,
-            next.kid,
-            next.generation,
-            &commitment,
-            next.issued_at,
-            next.kid,
-            *now + advance.idle_timeout
-        ));
-        let lock = select_session(*id) + " FOR UPDATE NOWAIT";
-        let mut answers = self.begin().await?.commit([vec![lock], writes].concat()).await?;
-        let applied = answers.affected[updating] == 1;
-        match answers.first(&SESSIONS, session)? {
-            Some(mut session) if applied => {
-                advance.apply(&mut session);
-                Ok(Cas::Applied(session))
-            }
-            row => Ok(Cas::Stale(row)),
-        }
-    }
-
-    /// Several at once: those whose rows nobody has locked, each decided on by itself and in its turn.
-    async fn try_together(&self, asked: &[&Advance]) -> Result<Vec<Option<Cas>>, Failure> {
-        let mut transaction = self.begin().await?;
-        let ids = list(asked.iter().map(|advance| advance.id));
-        let lock = format!("{} WHERE id IN ({ids}) ORDER BY id FOR UPDATE SKIP LOCKED", SESSIONS.select());
-        let found = transaction.ask(vec![lock]).await?.all(&SESSIONS, session)?;
-        let mut rows: HashMap<SessionId, Session> = found.into_iter().map(|row| (row.id, row)).collect();
-        let (mut writes, mut moved) = (Writes::default(), HashSet::new());
-        let outcomes = asked.iter().map(|advance| {
-            let row = rows.get_mut(&advance.id)?;
-            if !advance.applies_to(row) {
-                return Some(Cas::Stale(Some(row.clone())));
-            }
-            advance.apply(row);
-            writes.event(&row.scope, &advance.event);
-            moved.insert(row.id);
-            Some(Cas::Applied(row.clone()))
-        });
-        let outcomes = outcomes.collect();
-        if moved.is_empty() {
-            transaction.roll_back().await?;
-        } else {
-            rows.retain(|id, _| moved.contains(id));
-            writes.statement(save_positions(&Vec::from_iter(rows.values())));
-            transaction.commit(writes.script()).await?;
-        }
-        Ok(outcomes)
-    }
-
-    /// A refresh by itself, which waits for locks.
-    pub(crate) async fn try_advance(&self, advance: &Advance) -> Result<Cas, Failure> {
-        let applies = |s: &Session| advance.applies_to(s);
-        let write = |session: &mut Session| {
-            advance.apply(session);
-            let mut writes = Writes::default();
-            let sql = "UPDATE sessions SET generation = ?, commitment = ?, issued_at = ?, kid = ?, confirmed = ?,
-                       idle_expires_at = ?, auth = ?, min_generation = ? WHERE id = ?";
-            let Position { generation, commitment, issued_at, kid } = session.position;
-            writes.statement(sql!(
-                sql,
-                generation,
-                &commitment.to_bytes(),
-                issued_at,
-                kid,
-                session.confirmed,
-                session.idle_expires_at,
-                json(&session.auth),
-                session.min_generation,
-                session.id
-            ));
-            if let Some(elevation) = &advance.elevation {
-                let below = Revoked::Below(session.min_generation);
-                writes.revocation(session, below, advance.now, elevation.feed_until);
-            }
-            writes.event(&session.scope, &advance.event);
-            writes.script()
-        };
-        self.conditional(advance.id, applies, write).await
-    }
-}
-
-/// Writes where sessions are now: a statement for all of them.
-fn save_positions(sessions: &[&Session]) -> String {
-    let set = |column: &str, value: fn(&Session) -> String| {
-        let values: Vec<String> = sessions.iter().map(|session| value(session)).collect();
-        if values.iter().all(|value| *value == values[0]) {
-            return format!("{column} = {}", values[0]);
-        }
-        let cases =
-            sessions.iter().zip(values).map(|(session, value)| format!(" WHEN {} THEN {value}", list([session.id])));
-        format!("{column} = CASE id{} END", String::from_iter(cases))
-    };
-    let columns = [
-        set("generation", |s| s.position.generation.to_string()),
-        set("commitment", |s| sql!("?", &s.position.commitment.to_bytes())),
-        set("issued_at", |s| s.position.issued_at.to_string()),
-        set("kid", |s| s.position.kid.to_string()),
-        set("confirmed", |s| u8::from(s.confirmed).to_string()),
-        set("idle_expires_at", |s| s.idle_expires_at.millis().to_string()),
-    ];
-    format!("UPDATE sessions SET {} WHERE id IN ({})", columns.join(", "), list(sessions.iter().map(|s| s.id)))
 }

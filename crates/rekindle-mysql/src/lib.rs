@@ -5,8 +5,8 @@
 //!   feed with its counter (`revocations`, `feed`); `outbox`, `bans`, `idempotency`; configuration in small tables.
 //!   Scopes and ids are natural keys. No index holds what a refresh changes, and all that it changes has a fixed size.
 //! - **Round trips**: a refresh is one: the row, its event, a conditional `UPDATE`, `COMMIT`, sent together as text.
-//!   Whatever else depends on a row is two: begin and read it locked; write and commit. So are refreshes, or starts, that
-//!   arrive while others are under way: two for all of them. On a cluster `COMMIT` is one more. Statements carry their
+//!   Whatever else depends on a row is two: begin and read it locked; write and commit. So are refreshes, starts, or ends of single
+//!   sessions that arrive while others are under way: two for all of them. On a cluster `COMMIT` is one more. Statements carry their
 //!   values as literals that are numbers or hexadecimal digits, whatever they hold.
 //! - **Isolation**: `READ COMMITTED`, set on each connection, as are `sql_mode`, character set, time zone and
 //!   found-rows counts. Each intent locks the rows that it decides on. Nothing rests on gap locks, or on locks alone:
@@ -19,21 +19,23 @@
 //! - **Durable** is an answered write when the server keeps its defaults `innodb_flush_log_at_trx_commit = 1` and, with
 //!   a binary log, `sync_binlog = 1`: [`MysqlStore::checks`] tells. On a cluster it is then also on the other nodes,
 //!   each of which applies what was committed elsewhere before it answers (`wsrep_sync_wait`).
-//! - **A dropped future** drops its connection, which rolls back (a refresh goes on, on a task of its own, as a start does); a connection
+//! - **A dropped future** drops its connection, which rolls back (refreshes, starts and ends go on, on tasks of their own); a connection
 //!   goes back to the pool only after a whole exchange.
 //!
 //! Start with [`MysqlConfig::parse`] and [`MysqlStore::open`]; the contract is [`rekindle::store::Store`]'s. In here:
 //! `schema` migrates, `pool` has connections and transactions, `sql` and `row` are values on their way in and out,
-//! `writes` collects what an intent writes, `gather` has the refreshes, `starts`, `sessions`, `users`, `lists`, `upkeep` and
+//! `writes` collects what an intent writes, `gather` lets `refreshes`, `starts` and `ends` share transactions; `sessions`, `users`, `lists`, `upkeep` and
 //! `configuration` are the other intents, and `transfer` takes everything out and puts it in.
 
 mod checks;
 mod config;
 mod configuration;
+mod ends;
 mod gather;
 mod lists;
 mod pool;
 mod reader;
+mod refreshes;
 mod row;
 mod schema;
 mod sessions;
@@ -55,9 +57,10 @@ use rekindle::session::{Scope, Session, SessionId, Tag, UserId};
 use rekindle::store::*;
 
 pub use crate::config::{InvalidUrl, MysqlConfig};
-use crate::gather::{Refreshes, refreshes};
+use crate::ends::{Ends, ends};
 use crate::pool::Pool;
 pub use crate::reader::Reader;
+use crate::refreshes::{Refreshes, refreshes};
 pub use crate::schema::OpenError;
 use crate::starts::{Starts, starts};
 
@@ -68,6 +71,7 @@ pub struct MysqlStore {
     pool: Arc<Pool>,
     refreshes: Arc<Refreshes>,
     starts: Arc<Starts>,
+    ends: Arc<Ends>,
     connections: u32,
 }
 
@@ -84,7 +88,8 @@ impl MysqlStore {
     pub async fn open(config: MysqlConfig, now: Timestamp) -> Result<Self, OpenError> {
         let pool = Pool::of(&config);
         schema::prepare(&pool, &config, now).await?;
-        Ok(Self { pool: Arc::new(pool), refreshes: refreshes(), starts: starts(), connections: config.connections })
+        let (refreshes, starts, ends) = (refreshes(), starts(), ends());
+        Ok(Self { pool: Arc::new(pool), refreshes, starts, ends, connections: config.connections })
     }
 
     /// The migrations that [`MysqlStore::open`] would apply. Changes nothing.
@@ -120,7 +125,7 @@ impl Store for MysqlStore {
         if advance.elevation.is_some() {
             return self.pool.retry(|| self.pool.try_advance(&advance)).await;
         }
-        self.refresh(advance).await
+        self.pool.share(&self.refreshes, advance).await
     }
 
     async fn fast_forward(&self, fast_forward: FastForward) -> StoreResult<Cas> {
@@ -136,7 +141,7 @@ impl Store for MysqlStore {
     }
 
     async fn end(&self, end: End) -> StoreResult<Cas> {
-        self.pool.retry(|| self.try_end(&end)).await
+        self.pool.share(&self.ends, end).await
     }
 
     async fn end_many(&self, end: EndMany) -> StoreResult<EndedMany> {

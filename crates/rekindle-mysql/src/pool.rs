@@ -3,19 +3,22 @@
 //! A connection is in a known state only after a whole exchange. Whoever drops a future in the middle of one, drops the
 //! lease, and with it the connection: the server rolls back what was open on it.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
+use rekindle::session::{Session, SessionId};
 use rekindle::store::{StoreError, StoreResult};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::MysqlConfig;
 use crate::row::Answers;
-use crate::sql::{PACKET, Script, fitting};
+use crate::sessions::{SESSIONS, session};
+use crate::sql::{PACKET, Script, fitting, list};
 
 /// After so long without use a connection is asked whether it still lives: firewalls and failovers end them silently.
 const PING_AFTER: Duration = Duration::from_secs(20);
@@ -331,6 +334,17 @@ impl Transaction<'_> {
         let mut answers = self.exchange(&begin).await?;
         answers.affected.drain(..beginning);
         Ok(answers)
+    }
+
+    /// Those of these sessions whose rows nobody has locked, locked in one order.
+    pub(crate) async fn lock_free(
+        &mut self,
+        ids: impl Iterator<Item = SessionId>,
+    ) -> Result<HashMap<SessionId, Session>, Failure> {
+        let (select, ids) = (SESSIONS.select(), list(ids));
+        let lock = format!("{select} WHERE id IN ({ids}) ORDER BY id FOR UPDATE SKIP LOCKED");
+        let found = self.ask(vec![lock]).await?.all(&SESSIONS, session)?;
+        Ok(found.into_iter().map(|row| (row.id, row)).collect())
     }
 
     /// Carries out its last statements and commits. If the answer to that is lost, the outcome is unknown, so that it

@@ -12,10 +12,6 @@ use crate::row::{Cells, Table};
 use crate::sql::{Script, sql};
 use crate::writes::{Writes, json};
 
-/// How many of a scope's sessions one step of an end without a user looks at: locks are held for no longer than that
-/// takes.
-const WALK: u32 = 20_000;
-
 pub(crate) const SESSIONS: Table = Table {
     name: "sessions",
     columns: &[
@@ -106,57 +102,6 @@ impl MysqlStore {
             writes.script()
         };
         self.pool.conditional(update.id, applies, write).await
-    }
-
-    pub(crate) async fn try_end(&self, end: &End) -> Result<Cas, Failure> {
-        let applies = |s: &Session| end.applies_to(s);
-        let write = |session: &mut Session| {
-            let mut writes = Writes::default();
-            if let Some(cause) = &end.cause {
-                writes.event(&session.scope, cause);
-            }
-            if let Some(audit) = &end.audit {
-                writes.audit(audit);
-            }
-            writes.end([(&*session, end.ending.reason)], &end.ending);
-            session.ended = Some(Ended { at: end.ending.at, reason: end.ending.reason });
-            writes.script()
-        };
-        self.pool.conditional(end.id, applies, write).await
-    }
-
-    pub(crate) async fn try_end_many(&self, end: &EndMany) -> Result<EndedMany, Failure> {
-        self.end_many_with(end, Vec::new(), Writes::default()).await
-    }
-
-    /// Ends a batch, in a transaction that begins with `first` and writes `writes`, too.
-    pub(crate) async fn end_many_with(
-        &self,
-        end: &EndMany,
-        first: Script,
-        mut writes: Writes,
-    ) -> Result<EndedMany, Failure> {
-        let mut transaction = self.pool.begin().await?;
-        if !first.is_empty() {
-            transaction.ask(first).await?;
-        }
-        // A user's sessions are few. All others are looked at in slices: the step ends with the slice.
-        let last = match end.user_id {
-            Some(_) => None,
-            None => transaction.ask(vec![nth_after(end)]).await?.first(&SESSION_IDS, session_id)?,
-        };
-        let mut selected = transaction.ask(vec![select_to_end(end, last)]).await?.all(&SESSIONS, session)?;
-        let more = selected.len() > end.limit as usize;
-        selected.truncate(end.limit as usize);
-        if let Some(audit) = &end.audit
-            && end.after.is_none()
-        {
-            writes.audit(audit);
-        }
-        let next = if more { selected.last().map(|s| s.id) } else { last };
-        let done = EndedMany { next, ..writes.end_selected(&selected, &end.ending) };
-        transaction.commit(writes.script()).await?;
-        Ok(done)
     }
 }
 
@@ -282,43 +227,4 @@ pub(crate) fn session_values(session: &Session) -> String {
         session.claims.as_str(),
         session.data.as_str()
     )
-}
-
-/// The last id of the slice that a step of an end without a user looks at, if the scope has so many sessions.
-fn nth_after(end: &EndMany) -> String {
-    let mut sql = sql!(
-        "SELECT id FROM sessions FORCE INDEX (sessions_by_scope) WHERE product = ? AND env = ?",
-        &end.scope.product,
-        &end.scope.env
-    );
-    if let Some(after) = end.after {
-        sql += &sql!(" AND id > ?", after);
-    }
-    sql + &sql!(" ORDER BY id LIMIT 1 OFFSET ?", WALK - 1)
-}
-
-/// [`EndMany::selects`], up to the id `last`, one more than the limit.
-fn select_to_end(end: &EndMany, last: Option<SessionId>) -> String {
-    let index = if end.user_id.is_some() { "sessions_by_user" } else { "sessions_by_scope" };
-    let mut sql = sql!(
-        format!(
-            "{} FORCE INDEX ({index}) WHERE product = ? AND env = ? AND expires_at > ?
-             AND (ended_at IS NULL OR ended_reason = 'idle')",
-            SESSIONS.select()
-        ),
-        &end.scope.product,
-        &end.scope.env,
-        end.ending.at
-    );
-    let filters = [
-        end.user_id.as_ref().map(|u| sql!(" AND user_id = ?", u)),
-        end.except.map(|id| sql!(" AND id <> ?", id)),
-        end.tag.as_ref().map(|t| sql!(" AND tag = ?", t)),
-        end.started_until.map(|t| sql!(" AND created_at <= ?", t)),
-        end.refreshed_from.map(|t| sql!(" AND GREATEST(issued_at * 1000, created_at) >= ?", t)),
-        end.after.map(|id| sql!(" AND id > ?", id)),
-        last.map(|id| sql!(" AND id <= ?", id)),
-    ];
-    sql.extend(filters.into_iter().flatten());
-    sql + &sql!(" ORDER BY id LIMIT ? FOR UPDATE", u64::from(end.limit) + 1)
 }

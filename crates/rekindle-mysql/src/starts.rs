@@ -3,12 +3,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use rekindle::definition::OnMaxSessions;
 use rekindle::session::{EndReason, Scope, Session, SessionId, UserId};
 use rekindle::store::*;
 
 use crate::MysqlStore;
-use crate::pool::{Failure, Pool, outcomes_of};
+use crate::gather::{GROUP, Shared};
+use crate::pool::{Failure, Pool};
 use crate::sessions::{
     IDEMPOTENCY, SESSION_IDS, SESSIONS, idempotency_values, idempotent, lock_session, select_session, session,
     session_id, session_values,
@@ -19,8 +21,6 @@ use crate::writes::Writes;
 
 /// How many transactions of starts are under way at once.
 const LANES: usize = 4;
-/// How many starts share one at most.
-const GROUP: usize = 64;
 
 /// The starts of a store.
 pub(crate) type Starts = Gather<Start, Started>;
@@ -35,28 +35,21 @@ impl MysqlStore {
         if start.session.previous_session_id.is_some() || start.max_sessions.is_some() {
             return self.pool.retry(|| self.pool.try_start(&start)).await;
         }
-        let carried_out = self.starts.carry_out(start, |lane| {
-            let pool = Arc::clone(&self.pool);
-            tokio::spawn(async move {
-                for group in lane {
-                    carry_out(&pool, group).await;
-                }
-            });
-        });
-        carried_out.await
+        self.pool.share(&self.starts, start).await
     }
 }
 
-async fn carry_out(pool: &Arc<Pool>, group: Vec<Waiting<Start, Started>>) {
-    let asked: Vec<&Start> = group.iter().map(|waiting| &waiting.intent).collect();
-    let outcomes = outcomes_of(pool.try_start_together(&asked).await, group.len());
-    answer_group(group, outcomes, |waiting| {
-        let pool = Arc::clone(pool);
-        tokio::spawn(async move {
-            let outcome = pool.retry(|| pool.try_start(&waiting.intent)).await;
-            waiting.answer(outcome);
-        });
-    });
+#[async_trait]
+impl Shared for Start {
+    type Outcome = Started;
+
+    async fn try_together(pool: &Pool, asked: &[&Self]) -> Result<Vec<Option<Started>>, Failure> {
+        pool.try_start_together(asked).await
+    }
+
+    async fn try_alone(&self, pool: &Pool) -> Result<Started, Failure> {
+        pool.try_start(self).await
+    }
 }
 
 impl Pool {

@@ -2,7 +2,7 @@
 
 use rekindle::clock::Timestamp;
 use rekindle::journal::Event;
-use rekindle::session::{EndReason, Scope, Session, SessionId};
+use rekindle::session::{EndReason, Ended, Scope, Session, SessionId};
 use rekindle::store::{AuditEntry, EndedMany, EndedSession, Ending, Notification, Queued, Revocation, Revoked};
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use crate::upkeep::OUTBOX;
 #[derive(Default)]
 pub(crate) struct Writes {
     statements: Script,
+    ends: Vec<(SessionId, Ended)>,
     events: Vec<String>,
     outbox: Vec<String>,
     revocations: Vec<Revocation>,
@@ -58,18 +59,8 @@ impl Writes {
         sessions: impl IntoIterator<Item = (&'a Session, EndReason)>,
         ending: &Ending,
     ) -> Vec<EndedSession> {
-        let sessions: Vec<_> = sessions.into_iter().collect();
-        for alike in sessions.chunk_by(|a, b| a.1 == b.1) {
-            self.statement(sql!(
-                format!(
-                    "UPDATE sessions SET ended_at = ?, ended_reason = ? WHERE id IN ({})",
-                    list(alike.iter().map(|(s, _)| s.id))
-                ),
-                ending.at,
-                alike[0].1.as_str()
-            ));
-        }
         let ended = sessions.into_iter().zip(0..).map(|((session, reason), i)| {
+            self.ends.push((session.id, Ended { at: ending.at, reason }));
             let what = Revoked::Ended { reason, expires_at: session.expires_at };
             self.revocation(session, what, ending.at, ending.feed_until);
             self.event(&session.scope, &ending.event_for(session, i, reason));
@@ -93,15 +84,21 @@ impl Writes {
     /// The script.
     pub(crate) fn script(self) -> Script {
         let mut script = self.statements;
+        for alike in self.ends.chunk_by(|a, b| a.1 == b.1) {
+            let sql = "UPDATE sessions SET ended_at = ?, ended_reason = ? WHERE id IN";
+            let ids = list(alike.iter().map(|(id, _)| *id));
+            script.push(sql!(format!("{sql} ({ids})"), alike[0].1.at, alike[0].1.reason.as_str()));
+        }
         // Replacing: an intent that is repeated because its answer was lost writes the same event once.
         insert(&OUTBOX.replace(), &self.outbox, "", &mut script);
         insert(&EVENTS.replace(), &self.events, "", &mut script);
         let count = self.revocations.len();
-        if let Some(first) = self.revocations.first() {
-            // `Revocation::next_seq`, for all entries at once: they have one moment. The row stays locked until the commit.
+        if let Some(last) = self.revocations.iter().map(|entry| entry.at.millis()).max() {
+            // `Revocation::next_seq`, as if all had the moment of the last one; of one intent, all have the same. The row stays
+            // locked until the commit.
             script.push(sql!(
                 "UPDATE feed SET last_seq = GREATEST(last_seq + 1, ?) + ? WHERE id = 1",
-                first.at.millis().max(0).saturating_mul(1000),
+                last.max(0).saturating_mul(1000),
                 count as u64 - 1
             ));
         }

@@ -11,7 +11,8 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::database::Database;
-use crate::gather::refreshes;
+use crate::ends::ends;
+use crate::refreshes::refreshes;
 use crate::schema::OpenError;
 use crate::starts::starts;
 
@@ -181,7 +182,7 @@ impl PostgresConfig {
             .build()
             .expect("a runtime is given");
         let try_within = self.statement_timeout + ANSWER_GRACE;
-        Ok(Database { pool, try_within, refreshes: refreshes(), starts: starts() })
+        Ok(Database { pool, try_within, refreshes: refreshes(), starts: starts(), ends: ends() })
     }
 }
 

@@ -12,7 +12,8 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
-use crate::gather::Refreshes;
+use crate::ends::Ends;
+use crate::refreshes::Refreshes;
 use crate::starts::Starts;
 
 /// How often work is tried while others are in its way.
@@ -40,7 +41,7 @@ pub(crate) use statement;
 
 /// What is carried out on one connection. It may be tried several times.
 #[async_trait]
-pub(crate) trait Work: Send + Sync + 'static {
+pub(crate) trait Work: Send + Sync {
     type Outcome: Send + 'static;
 
     /// How long a try may take, where it usually may take so long.
@@ -129,11 +130,12 @@ pub(crate) struct Database {
     pub(crate) try_within: Duration,
     pub(crate) refreshes: Arc<Refreshes>,
     pub(crate) starts: Arc<Starts>,
+    pub(crate) ends: Arc<Ends>,
 }
 
 impl Database {
     /// Carries out work. Once it has a connection, dropping the future does not stop it: no connection is left half-way.
-    pub(crate) async fn run<W: Work>(&self, work: W) -> StoreResult<W::Outcome> {
+    pub(crate) async fn run<W: Work + 'static>(&self, work: W) -> StoreResult<W::Outcome> {
         let connection = self.connection().await?;
         let this = self.clone();
         tokio::spawn(async move { this.carry_out(&work, connection).await }).await.unwrap_or_else(|stopped| {

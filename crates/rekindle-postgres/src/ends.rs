@@ -1,5 +1,8 @@
 //! What ends sessions: one by one, many at once, a ban, an erasure, and time.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use rekindle::clock::Timestamp;
 use rekindle::session::{EndReason, Ended, Session, SessionId};
@@ -7,12 +10,15 @@ use rekindle::store::*;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::database::{Failure, Statement, statement};
+use crate::database::{Database, Failure, Statement, statement};
+use crate::gather::{GROUP, Shared};
 use crate::row::{Cells, scope_bytes};
-use crate::sessions::{lock_user, read_sessions, session_columns, uuid};
-use crate::transaction::{Intent, Transaction, column};
+use crate::sessions::{find, lock_user, read_sessions, session_columns, uuid};
+use crate::transaction::{Intent, Transaction, Transactional, column};
 use crate::users::write_bans;
 
+/// How many transactions that end single sessions are under way at once: at the feed, they take turns.
+const LANES: usize = 2;
 /// How many sessions one step of an unbounded walk looks at.
 const WALK: u32 = 20_000;
 
@@ -70,9 +76,9 @@ pub(crate) fn end_sessions(
     sessions: &[(Session, EndReason)],
     ending: &Ending,
 ) -> Vec<EndedSession> {
-    note_ends(tx, &column(sessions, |(session, reason)| (session.id, Ended { at: ending.at, reason: *reason })));
     let mut ended = Vec::with_capacity(sessions.len());
     for ((session, reason), i) in sessions.iter().zip(0..) {
+        tx.end(session.id, Ended { at: ending.at, reason: *reason });
         let what = Revoked::Ended { reason: *reason, expires_at: session.expires_at };
         tx.revoke(&session.scope, session.id, what, ending.at, ending.feed_until);
         tx.journal(&session.scope, ending.event_for(session, i, *reason));
@@ -81,16 +87,75 @@ pub(crate) fn end_sessions(
     ended
 }
 
-fn note_ends(tx: &mut Transaction<'_>, ends: &[(SessionId, Ended)]) {
-    if !ends.is_empty() {
-        tx.write(statement!(
-            "UPDATE sessions AS s SET ended_at = v.at, ended_reason = v.reason
-             FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS v (id, at, reason) WHERE s.id = v.id",
-            column(ends, |(id, _)| uuid(*id)),
-            column(ends, |(_, e)| e.at.millis()),
-            column(ends, |(_, e)| e.reason.as_str()),
-        ));
+/// The ends of single sessions of a store.
+pub(crate) type Ends = Gather<End, Cas>;
+
+pub(crate) fn ends() -> Arc<Ends> {
+    Gather::new(LANES, GROUP)
+}
+
+#[async_trait]
+impl Shared for End {
+    type Outcome = Cas;
+
+    async fn together(database: &Database, asked: &[&Self]) -> StoreResult<Vec<Option<StoreResult<Cas>>>> {
+        let ended = database.once(&Transactional(Together(asked))).await?;
+        let Some(ended) = ended else { return Ok(vec![None; asked.len()]) };
+        Ok(ended.into_iter().map(|outcome| outcome.map(Ok)).collect())
     }
+
+    async fn alone(&self, database: &Database) -> StoreResult<Cas> {
+        database.run(Transactional(self.clone())).await
+    }
+}
+
+/// Ends in one transaction, which waits for no session's lock; what came of each whose session is there and free. Of two ends
+/// of one session, the second is to be carried out alone.
+struct Together<'a>(&'a [&'a End]);
+
+#[async_trait]
+impl Intent for Together<'_> {
+    type Outcome = Vec<Option<Cas>>;
+
+    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Vec<Option<Cas>>, Failure> {
+        let sql = concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED"
+        );
+        let [rows] = tx.read([statement!(sql, column(self.0, |end| uuid(end.id)))]).await?;
+        let locked = read_sessions(&rows)?;
+        let mut locked: HashMap<SessionId, Session> = locked.into_iter().map(|s| (s.id, s)).collect();
+        Ok(self.0.iter().map(|end| Some(end_one(tx, end, locked.remove(&end.id)?))).collect())
+    }
+}
+
+#[async_trait]
+impl Intent for End {
+    type Outcome = Cas;
+
+    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
+        let found = find(tx, self.id).await?;
+        Ok(found.map_or(Cas::Stale(None), |session| end_one(tx, self, session)))
+    }
+}
+
+/// Ends a locked session, if the intent applies to it.
+fn end_one(tx: &mut Transaction<'_>, end: &End, session: Session) -> Cas {
+    if !end.applies_to(&session) {
+        return Cas::Stale(Some(session));
+    }
+    if let Some(cause) = &end.cause {
+        tx.journal(&end.scope, cause.clone());
+    }
+    if let Some(audit) = &end.audit {
+        tx.audit(audit);
+    }
+    let reason = end.ending.reason;
+    let session = [(session, reason)];
+    end_sessions(tx, &session, &end.ending);
+    let [(session, _)] = session;
+    Cas::Applied(Session { ended: Some(Ended { at: end.ending.at, reason }), ..session })
 }
 
 /// Ends the active ones of locked sessions that the ending concerns, and tells of the idle ones.
@@ -228,17 +293,18 @@ impl Intent for Sweep {
             (self.now - self.retention).millis(),
         );
         let [rows] = tx.read([candidates]).await?;
-        let (mut ends, mut removed) = (Vec::new(), Vec::new());
+        let (mut ended, mut removed) = (0, Vec::new());
         for session in read_sessions(&rows)? {
             let removes = self.removes(&session);
             if session.ended.is_none()
                 && let Some(end) = session.end(self.now)
             {
-                let mut event = self.ending.event_for(&session, ends.len() as u32, end.reason);
+                let mut event = self.ending.event_for(&session, ended, end.reason);
                 event.at = end.at;
                 event.notify = self.notify.contains(&session.scope.product);
                 event.user_id = event.notify.then(|| session.user_id.clone());
-                ends.push((session.id, end));
+                ended += 1;
+                tx.end(session.id, end);
                 if removes {
                     tx.notify(&session.scope, &event);
                 } else {
@@ -249,14 +315,13 @@ impl Intent for Sweep {
                 removed.push(uuid(session.id));
             }
         }
-        note_ends(tx, &ends);
         remove(tx, &removed);
         if next.is_none() {
             tx.write(statement!("DELETE FROM idempotency WHERE expires_at <= $1", now));
             tx.write(statement!("DELETE FROM revocations WHERE expires_at <= $1", now));
             tx.write(statement!("DELETE FROM bans WHERE until <= $1", now));
         }
-        Ok(Swept { ended: ends.len() as u64, removed: removed.len() as u64, next })
+        Ok(Swept { ended: u64::from(ended), removed: removed.len() as u64, next })
     }
 }
 

@@ -1,130 +1,57 @@
-//! Refreshes that arrive while others are under way share a statement.
+//! Intents that arrive while others of their kind are under way share a step. One that finds nobody else is carried out at once.
 
 use std::sync::Arc;
 
-use rekindle::journal::Rest;
-use rekindle::store::{Advance, Cas, Gather, StoreResult, Waiting, answer_group};
-use uuid::Uuid;
+use async_trait::async_trait;
+use rekindle::store::{Gather, StoreResult, Waiting, answer_group};
 
-use crate::database::{Database, Statement, statement};
-use crate::row::{Cells, scope_bytes};
-use crate::sessions::{read_session, session_columns, uuid};
-use crate::transaction::{Transactional, column, json};
+use crate::database::Database;
+use crate::transaction::column;
 
-/// How many statements of refreshes are under way at once.
-const LANES: usize = 4;
-/// How many refreshes share one at most.
-const GROUP: usize = 64;
+/// How many intents share a step at most.
+pub(crate) const GROUP: usize = 64;
 
-/// The refreshes of a store.
-pub(crate) type Refreshes = Gather<Advance, Cas>;
+/// What several intents cost little more than one of.
+#[async_trait]
+pub(crate) trait Shared: Send + Sync + 'static {
+    type Outcome: Clone + Send + 'static;
 
-pub(crate) fn refreshes() -> Arc<Refreshes> {
-    Gather::new(LANES, GROUP)
+    /// What came of each, where it could be carried out without waiting for a lock.
+    async fn together(database: &Database, asked: &[&Self]) -> StoreResult<Vec<Option<StoreResult<Self::Outcome>>>>;
+
+    /// Carries out one, on a connection of its own: what it rests on is another by now, or was locked.
+    async fn alone(&self, database: &Database) -> StoreResult<Self::Outcome>;
 }
 
 impl Database {
-    /// Carries out a refresh, with others or alone.
-    pub(crate) async fn refresh(&self, advance: Advance) -> StoreResult<Cas> {
-        let carried_out = self.refreshes.carry_out(advance, |lane| {
+    /// Carries out an intent, with others or alone.
+    pub(crate) async fn share<I: Shared>(
+        &self,
+        gather: &Arc<Gather<I, I::Outcome>>,
+        intent: I,
+    ) -> StoreResult<I::Outcome> {
+        let carried_out = gather.carry_out(intent, |lane| {
             let database = self.clone();
             tokio::spawn(async move {
                 for group in lane {
-                    carry_out(&database, group).await;
+                    database.carry_out_group(group).await;
                 }
             });
         });
         carried_out.await
     }
-}
 
-async fn carry_out(database: &Database, group: Vec<Waiting<Advance, Cas>>) {
-    let moved = match together(database, &group).await {
-        Ok(moved) => moved,
-        Err(error) => vec![Some(Err(error)); group.len()],
-    };
-    answer_group(group, moved, |waiting| {
-        let database = database.clone();
-        tokio::spawn(async move {
-            let outcome = alone(&database, &waiting.intent).await;
-            waiting.answer(outcome);
+    async fn carry_out_group<I: Shared>(&self, group: Vec<Waiting<I, I::Outcome>>) {
+        let outcomes = match I::together(self, &column(&group, |waiting| &waiting.intent)).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => vec![Some(Err(error)); group.len()],
+        };
+        answer_group(group, outcomes, |waiting| {
+            let database = self.clone();
+            tokio::spawn(async move {
+                let outcome = waiting.intent.alone(&database).await;
+                waiting.answer(outcome);
+            });
         });
-    });
-}
-
-/// What came of each refresh of a group, where it could be carried out without waiting for a lock.
-async fn together(database: &Database, group: &[Waiting<Advance, Cas>]) -> StoreResult<Vec<Option<StoreResult<Cas>>>> {
-    let mut moved = vec![None; group.len()];
-    for row in database.rows(refresh(group)).await? {
-        let n: usize = Cells::new(&row, "sessions", "id").int("n")?;
-        moved[n - 1] = Some(read_session(&row).map(Cas::Applied));
     }
-    Ok(moved)
-}
-
-/// A refresh whose row is another by now, or was locked: it waits for the lock, on a connection of its own.
-async fn alone(database: &Database, advance: &Advance) -> StoreResult<Cas> {
-    match database.session(advance.id).await? {
-        Some(session) if advance.applies_to(&session) => database.run(Transactional(advance.clone())).await,
-        other => Ok(Cas::Stale(other)),
-    }
-}
-
-/// Whole refreshes in one statement: rows, journal and outbox. The order of locks, and that it waits for none, keeps two of
-/// them from getting into each other's way. Of two refreshes of one row, one moves it.
-fn refresh(group: &[Waiting<Advance, Cas>]) -> Statement {
-    let asked: Vec<&Advance> = group.iter().map(|w| &w.intent).collect();
-    statement!(
-        concat!(
-            "WITH asked AS (
-                 SELECT * FROM unnest(
-                     $1::uuid[], $2::bytea[], $3::text[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bytea[], $8::bigint[],
-                     $9::bigint[], $10::bigint[], $11::bigint[], $12::uuid[], $13::bigint[], $14::text[], $15::text[],
-                     $16::bigint[], $17::text[], $18::text[]
-                 ) WITH ORDINALITY AS v (
-                     session_id, in_scope, with_tag, from_generation, from_commitment, to_generation, to_commitment,
-                     to_issued_at, to_kid, idle_until, now, event_id, at, kind, outcome, event_generation, rest, event, n
-                 )
-             ), locked AS (
-                 SELECT id AS locked_id FROM sessions WHERE id = ANY ($1::uuid[]) ORDER BY id
-                 FOR NO KEY UPDATE SKIP LOCKED
-             ), moved AS (
-                 UPDATE sessions SET generation = to_generation, commitment = to_commitment, issued_at = to_issued_at,
-                     kid = to_kid, idle_expires_at = least(idle_until, expires_at),
-                     confirmed = confirmed AND (generation, commitment, issued_at, kid)
-                         = (to_generation, to_commitment, to_issued_at, to_kid)
-                 FROM asked JOIN locked ON locked_id = session_id
-                 WHERE id = session_id AND scope = in_scope AND tag = with_tag AND generation = from_generation
-                     AND commitment = from_commitment AND ended_at IS NULL AND idle_expires_at > now AND expires_at > now
-                 RETURNING n, ",
-            session_columns!(),
-            "), journal AS (
-                 INSERT INTO events (session_id, id, at, kind, outcome, generation, rest)
-                 SELECT session_id, event_id, at, kind, outcome, event_generation, rest FROM moved JOIN asked USING (n)
-                 ON CONFLICT DO NOTHING
-             ), notified AS (
-                 INSERT INTO outbox (id, scope, session_id, due, attempts, event)
-                 SELECT event_id, in_scope, session_id, at, 0, event FROM moved JOIN asked USING (n) WHERE event IS NOT NULL
-                 ON CONFLICT DO NOTHING
-             ) SELECT * FROM moved"
-        ),
-        column(&asked, |a| uuid(a.id)),
-        column(&asked, |a| scope_bytes(&a.scope)),
-        column(&asked, |a| a.tag.as_str().to_owned()),
-        column(&asked, |a| i64::from(a.generation)),
-        column(&asked, |a| a.commitment.to_bytes().to_vec()),
-        column(&asked, |a| i64::from(a.next.generation)),
-        column(&asked, |a| a.next.commitment.to_bytes().to_vec()),
-        column(&asked, |a| i64::from(a.next.issued_at)),
-        column(&asked, |a| i64::from(a.next.kid)),
-        column(&asked, |a| (a.now + a.idle_timeout).millis()),
-        column(&asked, |a| a.now.millis()),
-        column(&asked, |a| Uuid::from_bytes(a.event.id.to_bytes())),
-        column(&asked, |a| a.event.at.millis()),
-        column(&asked, |a| a.event.kind.as_str()),
-        column(&asked, |a| a.event.outcome.map(|o| o.as_str())),
-        column(&asked, |a| i64::from(a.event.generation)),
-        column(&asked, |a| json(&Rest::of(&a.event))),
-        column(&asked, |a| a.event.notify.then(|| json(&a.event))),
-    )
 }

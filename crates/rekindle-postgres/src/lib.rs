@@ -2,7 +2,7 @@
 //!
 //! - **A refresh is one round trip**: one statement moves the row, writes the journal and the outbox, and returns the row; under
 //!   load, refreshes share a statement. Any other intent is one transaction, mostly of two round trips: what it rests on is read
-//!   and locked, then everything is written. Starts share it, if no other session depends on them.
+//!   and locked, then everything is written. Starts share it, if no other session depends on them, and so do ends of single sessions.
 //! - **Isolation** is READ COMMITTED with row locks: whoever decides on a row has locked it. Decisions on a user as a whole (a
 //!   maximum of sessions, a ban, an erasure) are made under the lock of a row that stands for the user. Under a stricter
 //!   isolation the same statements are right, too: what the database aborts is repeated, a bounded number of times.
@@ -18,7 +18,7 @@
 //!
 //! Start with [`PostgresStore::open`]; the contract is [`rekindle::store::Store`]'s. In here: `config` parses the URL, `schema`
 //! migrates, `checks` looks at the server's settings, `database` carries out work on pooled connections, `transaction` is what
-//! an intent sees of it, `row` reads rows; the intents are in `starts`, `sessions`, `gather` (refreshes), `ends`, `users`, `journal` and
+//! an intent sees of it, `row` reads rows; the intents are in `refreshes`, `starts`, `sessions`, `ends` (`gather` lets them share steps), `users`, `journal` and
 //! `configuration`; `transfer` takes everything out and puts it in.
 
 mod checks;
@@ -29,6 +29,7 @@ mod ends;
 mod gather;
 mod journal;
 mod reader;
+mod refreshes;
 mod row;
 mod schema;
 mod sessions;
@@ -97,7 +98,7 @@ impl PostgresStore {
         self.database.checks(self.connections).await
     }
 
-    async fn carry_out<I: Intent>(&self, intent: I) -> StoreResult<I::Outcome> {
+    async fn carry_out<I: Intent + 'static>(&self, intent: I) -> StoreResult<I::Outcome> {
         self.database.run(Transactional(intent)).await
     }
 }
@@ -129,7 +130,7 @@ impl Store for PostgresStore {
     }
 
     async fn end(&self, end: End) -> StoreResult<Cas> {
-        self.carry_out(end).await
+        self.database.share(&self.database.ends, end).await
     }
 
     async fn end_many(&self, end: EndMany) -> StoreResult<EndedMany> {

@@ -12,7 +12,6 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::database::{Database, Failure, Statement, statement};
-use crate::ends::end_sessions;
 use crate::row::{Cells, scope_bytes};
 use crate::transaction::{BEGIN_SNAPSHOT, Intent, Transaction, Transactional, column, json};
 
@@ -140,7 +139,7 @@ impl Database {
         if advance.elevation.is_some() {
             return self.run(Transactional(advance)).await;
         }
-        self.refresh(advance).await
+        self.share(&self.refreshes, advance).await
     }
 
     pub(crate) async fn confirm(&self, mut confirmations: Vec<Confirmation>) -> StoreResult<()> {
@@ -210,29 +209,6 @@ impl Intent for Update {
 
     async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
         conditional(tx, self.id, &self.event, |s| self.applies_to(s), |s| self.apply(s)).await
-    }
-}
-
-#[async_trait]
-impl Intent for End {
-    type Outcome = Cas;
-
-    async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Cas, Failure> {
-        let ended = Ended { at: self.ending.at, reason: self.ending.reason };
-        let session = match find(tx, self.id).await? {
-            Some(session) if self.applies_to(&session) => session,
-            other => return Ok(Cas::Stale(other)),
-        };
-        if let Some(cause) = &self.cause {
-            tx.journal(&self.scope, cause.clone());
-        }
-        if let Some(audit) = &self.audit {
-            tx.audit(audit);
-        }
-        let session = [(session, ended.reason)];
-        end_sessions(tx, &session, &self.ending);
-        let [(session, _)] = session;
-        Ok(Cas::Applied(Session { ended: Some(ended), ..session }))
     }
 }
 

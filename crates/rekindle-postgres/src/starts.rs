@@ -10,6 +10,7 @@ use rekindle::store::*;
 
 use crate::database::{Database, Failure, Statement, statement};
 use crate::ends::end_sessions;
+use crate::gather::{GROUP, Shared};
 use crate::row::{Cells, scope_bytes};
 use crate::sessions::{
     active, find, insert_idempotency, insert_sessions, lock_of, lock_user, read_sessions, session_columns, uuid,
@@ -18,9 +19,7 @@ use crate::transaction::{Intent, Transaction, Transactional, column};
 use crate::users::read_ban;
 
 /// How many transactions of starts are under way at once.
-const LANES: usize = 4;
-/// How many starts share one at most.
-const GROUP: usize = 64;
+const LANES: usize = 2;
 
 /// The starts of a store.
 pub(crate) type Starts = Gather<Start, Started>;
@@ -35,47 +34,36 @@ impl Database {
         if start.session.previous_session_id.is_some() || start.max_sessions.is_some() {
             return self.run(Transactional(start)).await;
         }
-        let carried_out = self.starts.carry_out(start, |lane| {
-            let database = self.clone();
-            tokio::spawn(async move {
-                for group in lane {
-                    carry_out(&database, group).await;
-                }
-            });
-        });
-        carried_out.await
+        self.share(&self.starts, start).await
     }
 }
 
-async fn carry_out(database: &Database, group: Vec<Waiting<Start, Started>>) {
-    let together = Transactional(Together(group));
-    let created = database.once(&together).await;
-    let Transactional(Together(group)) = together;
-    let outcomes = match created {
-        Ok(Some(created)) => created.into_iter().map(|it| it.then(|| Ok(Started::Created(Vec::new())))).collect(),
-        Ok(None) => vec![None; group.len()],
-        Err(error) => vec![Some(Err(error)); group.len()],
-    };
-    answer_group(group, outcomes, |waiting| {
-        let database = database.clone();
-        tokio::spawn(async move {
-            let outcome = database.run(Transactional(waiting.intent.clone())).await;
-            waiting.answer(outcome);
-        });
-    });
+#[async_trait]
+impl Shared for Start {
+    type Outcome = Started;
+
+    async fn together(database: &Database, asked: &[&Self]) -> StoreResult<Vec<Option<StoreResult<Started>>>> {
+        let created = database.once(&Transactional(Together(asked))).await?;
+        let Some(created) = created else { return Ok(vec![None; asked.len()]) };
+        Ok(created.into_iter().map(|it| it.then(|| Ok(Started::Created(Vec::new())))).collect())
+    }
+
+    async fn alone(&self, database: &Database) -> StoreResult<Started> {
+        database.run(Transactional(self.clone())).await
+    }
 }
 
 /// Starts in one transaction, which waits for no lock; whether each happened. The others are to be carried out alone: their user
 /// is locked or was banned, or their key is known.
-struct Together(Vec<Waiting<Start, Started>>);
+struct Together<'a>(&'a [&'a Start]);
 
 #[async_trait]
-impl Intent for Together {
+impl Intent for Together<'_> {
     type Outcome = Vec<bool>;
 
     async fn carry_out(&self, tx: &mut Transaction<'_>) -> Result<Vec<bool>, Failure> {
-        let starts = column(&self.0, |waiting| &waiting.intent);
-        let [locked, hindered] = tx.read([lock_users(&starts), hindered(&starts)]).await?;
+        let starts = self.0;
+        let [locked, hindered] = tx.read([lock_users(starts), hindered(starts)]).await?;
         let locked = locked.iter().map(|row| Cells::new(row, "user_locks", "n").int("n"));
         let locked: HashSet<i64> = locked.collect::<Result<_, _>>()?;
         let hindered = hindered.iter().map(|row| Cells::new(row, "bans", "user_id").int("n"));

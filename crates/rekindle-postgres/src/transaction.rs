@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rekindle::clock::Timestamp;
 use rekindle::journal::{Event, EventId, Rest};
-use rekindle::session::{Scope, SessionId};
+use rekindle::session::{Ended, Scope, SessionId};
 use rekindle::store::{AuditEntry, Notification, Queued, Revocation, Revoked};
 use serde::Serialize;
 use tokio_postgres::Row;
@@ -19,7 +19,7 @@ use crate::row::scope_bytes;
 /// Under READ COMMITTED each statement sees what was committed before it began; what a decision rests on is locked by the
 /// statement that reads it.
 #[async_trait]
-pub(crate) trait Intent: Send + Sync + 'static {
+pub(crate) trait Intent: Send + Sync {
     type Outcome: Send + 'static;
 
     /// How the transaction begins: by default, isolated as the connection was told.
@@ -64,6 +64,7 @@ impl<I: Intent> Work for Transactional<I> {
 pub(crate) struct Transaction<'c> {
     connection: &'c Connection,
     waiting: Vec<Statement>,
+    ends: Vec<(SessionId, Ended)>,
     events: Vec<Event>,
     outbox: Vec<Queued>,
     /// Numbered at the end.
@@ -73,7 +74,7 @@ pub(crate) struct Transaction<'c> {
 impl<'c> Transaction<'c> {
     fn begin(connection: &'c Connection, begin: &'static str) -> Self {
         let waiting = vec![statement!(begin)];
-        Self { connection, waiting, events: Vec::new(), outbox: Vec::new(), revocations: Vec::new() }
+        Self { connection, waiting, ends: Vec::new(), events: Vec::new(), outbox: Vec::new(), revocations: Vec::new() }
     }
 
     /// The rows that these statements give, each of which sees what the earlier ones did.
@@ -88,6 +89,11 @@ impl<'c> Transaction<'c> {
     /// Carries out a statement before the next one that reads, or at the end.
     pub(crate) fn write(&mut self, statement: Statement) {
         self.waiting.push(statement);
+    }
+
+    /// Writes into a locked row that its session has ended.
+    pub(crate) fn end(&mut self, id: SessionId, ended: Ended) {
+        self.ends.push((id, ended));
     }
 
     /// Writes an event into the journal, and into the outbox if it wishes so.
@@ -124,8 +130,9 @@ impl<'c> Transaction<'c> {
     }
 
     async fn commit(mut self) -> Result<(), Failure> {
-        let (events, outbox, revocations) = (&self.events, &self.outbox, &self.revocations);
+        let (ends, events, outbox, revocations) = (&self.ends, &self.events, &self.outbox, &self.revocations);
         let written = [
+            (!ends.is_empty()).then(|| end_rows(ends)),
             (!events.is_empty()).then(|| insert_events(&column(events, |event| event))),
             (!outbox.is_empty()).then(|| insert_notifications(&column(outbox, |queued| queued))),
             // Last: everybody else who writes to the feed waits from here to the end.
@@ -155,6 +162,17 @@ pub(crate) fn event_uuid(id: EventId) -> Uuid {
 /// An event's session; only events that have one are written to the journal.
 fn session_uuid(event: &Event) -> Option<Uuid> {
     event.session_id.map(|id| Uuid::from_bytes(id.to_bytes()))
+}
+
+/// Writes when and why sessions ended.
+fn end_rows(ends: &[(SessionId, Ended)]) -> Statement {
+    statement!(
+        "UPDATE sessions AS s SET ended_at = v.at, ended_reason = v.reason
+         FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS v (id, at, reason) WHERE s.id = v.id",
+        column(ends, |(id, _)| Uuid::from_bytes(id.to_bytes())),
+        column(ends, |(_, ended)| ended.at.millis()),
+        column(ends, |(_, ended)| ended.reason.as_str()),
+    )
 }
 
 /// Writes events of sessions into the journal.
@@ -201,8 +219,9 @@ pub(crate) fn insert_audit(entries: &[&AuditEntry]) -> Statement {
 
 /// Writes entries of the feed with the next numbers.
 fn append_revocations(revocations: &[Revocation]) -> Statement {
-    // Of one intent, all have the same moment; the numbers are those of `Revocation::next_seq`.
-    let least = revocations[0].at.millis().max(0).saturating_mul(1000);
+    // The numbers are those of `Revocation::next_seq`, had all the moment of the last one; of one intent, all have the same.
+    let last = revocations.iter().map(|r| r.at.millis()).max().unwrap_or_default();
+    let least = last.max(0).saturating_mul(1000);
     let mut params = revocation_params(&column(revocations, |r| r));
     params.extend([Box::new(least) as Param, Box::new(revocations.len() as i64)]);
     let sql = "WITH last AS (UPDATE feed SET last_seq = greatest(last_seq, $8::bigint - 1) + $9::bigint RETURNING last_seq)

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::hex;
 use crate::row::{Row, json};
-use crate::scripts::{Call, OUTBOX_ADD, PUBLISH, SETTLE};
+use crate::scripts::{ADD, Call, OUTBOX_ADD, PUBLISH, SETTLE};
 use crate::{Inner, each};
 
 /// How many entries one script writes at most.
@@ -160,41 +160,33 @@ impl Inner {
 
     async fn carry_out(&self, effects: &[Effect]) -> StoreResult<()> {
         for batch in effects.chunks(BATCH) {
-            let mut publish = PUBLISH.on(&self.keys.feed());
-            let mut notify = OUTBOX_ADD.on(&self.keys.outbox());
-            let mut audit = redis::cmd("ZADD");
-            audit.arg(self.keys.audit());
-            let mut found = [false; 3];
-            for effect in batch {
-                match effect {
-                    Effect::Publish { event, entry } => {
-                        found[0] = true;
-                        publish.push(format!("{}/{}", hex(&event.to_bytes()), entry.session_id));
-                        publish.push(Revocation::next_seq(0, Timestamp::from_millis(entry.at)));
-                        publish.push(entry.expires_at);
-                        publish.push(json(entry));
-                    }
-                    Effect::Notify { scope, event } => {
-                        found[1] = true;
-                        push_notification(&mut notify, scope, event, event.at);
-                    }
-                    Effect::Audit(entry) => {
-                        found[2] = true;
-                        audit.arg(0).arg(audit_member(entry));
-                    }
+            for call in self.calls(batch) {
+                if call.says_something() {
+                    self.link.run::<()>(&call).await?;
                 }
-            }
-            if found[0] {
-                self.link.run::<()>(&publish).await?;
-            }
-            if found[1] {
-                self.link.run::<()>(&notify).await?;
-            }
-            if found[2] {
-                self.link.write::<()>(&audit, &self.keys.audit()).await?;
             }
         }
         Ok(())
+    }
+
+    /// The calls that carry out effects, in this order: of [`PUBLISH`], of [`OUTBOX_ADD`], and of [`ADD`] for the audit log.
+    pub(crate) fn calls(&self, effects: &[Effect]) -> [Call; 3] {
+        let mut publish = PUBLISH.on(&self.keys.feed());
+        let mut notify = OUTBOX_ADD.on(&self.keys.outbox());
+        let mut audit = ADD.on(&[self.keys.audit()]);
+        for effect in effects {
+            match effect {
+                Effect::Publish { event, entry } => {
+                    publish.push(format!("{}/{}", hex(&event.to_bytes()), entry.session_id));
+                    publish.push(Revocation::next_seq(0, Timestamp::from_millis(entry.at)));
+                    publish.push(entry.expires_at);
+                    publish.push(json(entry));
+                }
+                Effect::Notify { scope, event } => push_notification(&mut notify, scope, event, event.at),
+                Effect::Audit(entry) => audit.push(audit_member(entry).as_slice()),
+            }
+        }
+        [publish, notify, audit]
     }
 }
 

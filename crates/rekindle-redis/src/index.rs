@@ -5,7 +5,7 @@ use rekindle::store::*;
 
 use crate::keys::{BUCKETS, UserKey, bucket};
 use crate::row::{FIELDS, Found, Row, WITHOUT_DATA, parse_scope};
-use crate::scripts::{INDEX_USER, LEAVE, RETIRE, UNINDEX_USER};
+use crate::scripts::{ADD, Call, INDEX_USER, LEAVE, RETIRE, UNINDEX_USER};
 use crate::walk::{Order, Walk};
 use crate::{Inner, each};
 
@@ -46,8 +46,11 @@ impl Inner {
     }
 
     pub(crate) async fn index_session(&self, scope: &Scope, id: SessionId, user: UserKey) -> StoreResult<()> {
-        let key = self.keys.scope_sessions(scope, bucket(id));
-        self.link.write(redis::cmd("ZADD").arg(&key).arg(0).arg(member(id, user)), &key).await
+        self.link.run(&self.indexing_session(scope, id, user)).await
+    }
+
+    pub(crate) fn indexing_session(&self, scope: &Scope, id: SessionId, user: UserKey) -> Call {
+        ADD.on(&[self.keys.scope_sessions(scope, bucket(id))]).arg(member(id, user).as_slice())
     }
 
     pub(crate) async fn unindex_session(&self, scope: &Scope, id: SessionId, user: UserKey) -> StoreResult<()> {
@@ -56,8 +59,12 @@ impl Inner {
     }
 
     pub(crate) async fn index_user(&self, scope: &Scope, user_id: &UserId) -> StoreResult<()> {
+        self.link.run(&self.indexing_user(scope, user_id)).await
+    }
+
+    pub(crate) fn indexing_user(&self, scope: &Scope, user_id: &UserId) -> Call {
         let keys = self.keys.scope_users(scope, UserKey::new(scope, user_id).bucket());
-        self.link.run(&INDEX_USER.on(&keys).arg(user_id.as_str())).await
+        INDEX_USER.on(&keys).arg(user_id.as_str())
     }
 
     /// Takes a removed session out of every index, and its user with the last one.

@@ -21,7 +21,10 @@
 //! other writes of a session read its row, decide on it with the engine's own conditions, and write it with one script if
 //! nobody has written it since.
 //!
-//! What touches several slots goes in steps, each a script, in an order that may be interrupted anywhere and repeated:
+//! Where one server has all slots, a script may use all of them: there a write takes along what it entails (feed, outbox, audit
+//! log), and a start that replaces no session and counts none is one script, made of those below.
+//!
+//! On a cluster, what touches several slots goes in steps, each a script, in an order that may be interrupted anywhere and repeated:
 //!
 //! - **An end, an elevation, a notification**: the row's script also notes what is to be done elsewhere (feed, outbox, audit
 //!   log), then that is done, then the note goes; only then is the write answered. Whoever meets a note first does what it
@@ -41,9 +44,9 @@
 //!
 //! # Round trips
 //!
-//! A refresh: one. Confirmations: one each, all at once. An update: two. An end: four. A start: four, for a maximum of
-//! sessions three more, for an idempotency key one more. Everything that is asked at the same moment shares the connection
-//! and travels together.
+//! A refresh: one. Confirmations: one each, all at once. An update: two. An end: two, on a cluster four. A start: one; four on a
+//! cluster, or where it replaces a session or counts them (three more for that); for an idempotency key one more. Everything
+//! that is asked at the same moment shares the connection and travels together.
 //!
 //! # Durability
 //!
@@ -87,7 +90,7 @@ use std::sync::{Arc, RwLock};
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, RedisResult};
 use rekindle::clock::Timestamp;
 use rekindle::definition::Definition;
 use rekindle::journal::{Event, EventId};
@@ -96,9 +99,11 @@ use rekindle::rng::{Rng as _, SystemRng};
 use rekindle::session::{Scope, Session, SessionId, Tag, UserId};
 use rekindle::store::*;
 
+use crate::config::Topology;
 pub use crate::config::{InvalidUrl, RedisConfig};
 use crate::keys::{Keys, hex};
 use crate::link::Link;
+use crate::scripts::TOGETHER;
 use crate::settings::LAYOUT;
 
 /// How many commands of one intent are under way at once.
@@ -186,9 +191,10 @@ impl RedisStore {
     ///
     /// [`OpenError`] tells what is wrong, and what to do.
     pub async fn open(config: RedisConfig) -> Result<Self, OpenError> {
-        let inner = Inner::new(config)?;
+        let mut inner = Inner::new(config)?;
         // First something short: a server that asks for a login takes nothing else.
         inner.layout().await?;
+        inner.together = inner.slots_are_together().await.map_err(|error| inner.open_error(&error))?;
         let layout = inner.init().await.map_err(|error| inner.open_error(&error))?;
         if layout.parse() != Ok(LAYOUT) {
             return Err(inner.newer(layout));
@@ -234,6 +240,8 @@ impl RedisStore {
 struct Inner {
     link: Link,
     keys: Keys,
+    /// A script may use keys of several slots.
+    together: bool,
     known_scopes: RwLock<HashSet<Scope>>,
     /// A random name: no other store has it.
     name: String,
@@ -252,7 +260,14 @@ impl Inner {
             .map_err(|error| OpenError::Settings { place, problem: error.to_string() })?;
         let mut name = [0; 8];
         SystemRng::default().fill(&mut name);
-        Ok(Self { link, keys, known_scopes: RwLock::default(), name: hex(&name), writes: AtomicU64::new(0) })
+        Ok(Self {
+            link,
+            keys,
+            together: false,
+            known_scopes: RwLock::default(),
+            name: hex(&name),
+            writes: AtomicU64::new(0),
+        })
     }
 
     /// The number of the layout that is there.
@@ -260,6 +275,15 @@ impl Inner {
         let [current, _] = self.keys.config();
         let layout = self.link.repeated(redis::cmd("HGET").arg(current).arg("layout")).await;
         layout.map_err(|error| self.open_error(&error))
+    }
+
+    /// Whether a script may use keys of several slots; a cluster may be behind a URL that speaks of one server.
+    async fn slots_are_together(&self) -> RedisResult<bool> {
+        let [feed, ..] = self.keys.feed();
+        match self.link.call::<()>(&TOGETHER.on(&[feed, self.keys.bans()])).await {
+            Err(error) if error.kind() == ErrorKind::Server(redis::ServerErrorKind::CrossSlot) => Ok(false),
+            asked => asked.map(|()| self.link.config().topology != Topology::Cluster),
+        }
     }
 
     fn newer(&self, found: String) -> OpenError {

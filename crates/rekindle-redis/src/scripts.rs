@@ -13,7 +13,37 @@ macro_rules! scripts {
     };
 }
 
+/// A script of several that run as one, where their keys need not be of one slot: each is a function with keys and arguments of
+/// its own, and the last one calls them.
+macro_rules! at_once {
+    ($($name:ident = $($part:literal = $($file:literal),+;)+ then $last:literal;)*) => {
+        $(pub(crate) static $name: Script = Script::new(concat!(
+            include_str!("scripts/part.lua"),
+            $("local function ", $part, "(KEYS, ARGV)\n", $(include_str!(concat!("scripts/", $file, ".lua"))),+, "end\n",)+
+            include_str!(concat!("scripts/", $last, ".lua"))
+        ));)*
+    };
+}
+
+at_once! {
+    START_AT_ONCE =
+        "reserve" = "reserve";
+        "write" = "fields", "journal", "write";
+        "outbox_add" = "outbox_add";
+        "add" = "add";
+        "index_user" = "index_user";
+        "join" = "join";
+        then "start_at_once";
+    WRITE_AT_ONCE =
+        "write" = "fields", "journal", "write";
+        "publish" = "publish";
+        "outbox_add" = "outbox_add";
+        "add" = "add";
+        then "write_at_once";
+}
+
 scripts! {
+    ADD = "add";
     ADVANCE = "fields", "journal", "advance";
     APPEND = "journal", "append";
     BAN = "ban";
@@ -39,6 +69,7 @@ scripts! {
     RETIRE = "retire";
     SETTLE = "settle";
     SET_CONFIGURATION = "set_configuration";
+    TOGETHER = "together";
     UNBAN = "unban";
     UNINDEX_USER = "unindex_user";
     UNPUBLISH = "unpublish";
@@ -63,6 +94,18 @@ impl Script {
         Call { script: self, keys, arguments: Vec::new() }
     }
 
+    /// The calls of the scripts that this one consists of, as one.
+    pub(crate) fn of<const N: usize>(&'static self, calls: [Call; N]) -> Call {
+        let mut all = Call { script: self, keys: Vec::new(), arguments: Vec::new() };
+        for call in calls {
+            all.push(call.keys.len());
+            all.push(call.arguments.len());
+            all.keys.extend(call.keys);
+            all.arguments.extend(call.arguments);
+        }
+        all
+    }
+
     fn hash(&self) -> &str {
         self.hash.get_or_init(|| hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, self.text.as_bytes()).as_ref()))
     }
@@ -83,6 +126,11 @@ impl Call {
 
     pub(crate) fn push(&mut self, argument: impl ToRedisArgs) {
         self.arguments.extend(argument.to_redis_args());
+    }
+
+    /// Whether there are arguments; a script that takes lists does nothing without.
+    pub(crate) fn says_something(&self) -> bool {
+        !self.arguments.is_empty()
     }
 
     /// What becomes of a hash: its fields to set, with their values, and those to remove.

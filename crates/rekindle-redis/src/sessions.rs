@@ -6,7 +6,7 @@ use rekindle::store::*;
 
 use crate::effects::{Effect, Noted, lines};
 use crate::row::{self, FIELDS, Found, Row, WITHOUT_DATA, json};
-use crate::scripts::{ADVANCE, CONFIRM, Call, REMOVE, WRITE};
+use crate::scripts::{ADVANCE, CONFIRM, Call, REMOVE, WRITE, WRITE_AT_ONCE};
 use crate::{Inner, each};
 
 /// How often a write is decided on anew at most. Each time, somebody else's write came first.
@@ -16,6 +16,9 @@ const REMEMBERED: u32 = 3600;
 
 /// An entry of a stream: its id, its fields and values.
 pub(crate) type StreamEntry = (String, Vec<Vec<u8>>);
+
+/// A row's fields to set, with their values, and those to remove.
+type Fields = (Vec<(&'static str, String)>, Vec<&'static str>);
 
 /// What is to become of a row.
 pub(crate) struct Write {
@@ -47,7 +50,7 @@ impl Write {
 
 /// What came of a write.
 pub(crate) enum Written {
-    /// Done. Its effects are noted, and still to be carried out.
+    /// Done. Its effects may be noted, and still to be carried out.
     Done(Option<Noted>),
     /// Somebody was there first.
     Lost(Found),
@@ -157,10 +160,10 @@ impl Inner {
             let Some(id) = event.session_id else { continue };
             let Found::Row(row) = self.found_without_data(id).await? else { continue };
             let effects: Vec<Effect> = Effect::of_event(&row.session.scope, event).into_iter().collect();
-            let call = self.write_call(id, "*", &effects, (Vec::new(), Vec::new()), std::slice::from_ref(event));
-            let (done, _): (bool, Vec<Option<Vec<u8>>>) = self.link.run(&call).await?;
-            if done && !effects.is_empty() {
-                self.settle_out(self.keys.row(id), lines(&effects)).await?;
+            let fields = Fields::default();
+            let written = self.write_row(id, "*", &effects, fields, std::slice::from_ref(event), self.together).await?;
+            if let Written::Done(noted) = written {
+                self.settle(noted.into_iter().collect()).await?;
             }
         }
         Ok(())
@@ -173,7 +176,7 @@ impl Inner {
             let Found::Row(row) = found else { return Ok(Cas::Stale(None)) };
             self.settle_row(&row).await?;
             let Some(write) = decide(&row.session) else { return Ok(Cas::Stale(Some(row.session))) };
-            match self.write(&row, &write).await? {
+            match self.write(&row, &write, self.together).await? {
                 Written::Done(noted) => {
                     self.settle(noted.into_iter().collect()).await?;
                     return Ok(Cas::Applied(write.session));
@@ -184,8 +187,8 @@ impl Inner {
         Err(contended(id))
     }
 
-    /// As `conditional`, on a row without data; the effects are left to the caller, who has others. What was written, and
-    /// the row that it was decided on.
+    /// As `conditional`, on a row without data; the effects are left to the caller, who has others and carries out all of them in
+    /// one order. What was written, and the row that it was decided on.
     pub(crate) async fn write_if(
         &self,
         row: Row,
@@ -195,7 +198,7 @@ impl Inner {
         for _ in 0..TRIES {
             self.settle_row(&row).await?;
             let Some(write) = decide(&row) else { return Ok(None) };
-            match self.write(&row, &write).await? {
+            match self.write(&row, &write, false).await? {
                 Written::Done(noted) => return Ok(Some((write, noted))),
                 Written::Lost(_) => match self.found_without_data(id).await? {
                     Found::Row(fresh) => row = *fresh,
@@ -206,11 +209,10 @@ impl Inner {
         Err(contended(id))
     }
 
-    /// Writes a row that nobody has written since it was read.
-    async fn write(&self, row: &Row, write: &Write) -> StoreResult<Written> {
+    /// Writes a row that nobody has written since it was read. See [`Inner::write_row`].
+    async fn write(&self, row: &Row, write: &Write, together: bool) -> StoreResult<Written> {
         let fields = row::changes(&row.session, &write.session, write.ended_by.as_deref());
-        let call = self.write_call(row.session.id, &row.rev, &write.effects, fields, &write.events);
-        self.written(row.session.id, &call, &write.effects).await
+        self.write_row(row.session.id, &row.rev, &write.effects, fields, &write.events, together).await
     }
 
     /// Writes a new row; its effects are carried out. Otherwise what is there in its place.
@@ -222,8 +224,7 @@ impl Inner {
     ) -> StoreResult<Result<(), Found>> {
         let effects: Vec<Effect> = Effect::of_event(&session.scope, event).into_iter().collect();
         let fields = (row::encode(session, origin), Vec::new());
-        let call = self.write_call(session.id, "", &effects, fields, std::slice::from_ref(event));
-        match self.written(session.id, &call, &effects).await? {
+        match self.write_row(session.id, "", &effects, fields, std::slice::from_ref(event), self.together).await? {
             Written::Done(noted) => Ok(Ok(self.settle(noted.into_iter().collect()).await?)),
             Written::Lost(found) => Ok(Err(found)),
         }
@@ -237,23 +238,39 @@ impl Inner {
         self.link.run(&call).await
     }
 
-    async fn written(&self, id: SessionId, call: &Call, effects: &[Effect]) -> StoreResult<Written> {
-        let (done, reply): (bool, Vec<Option<Vec<u8>>>) = self.link.run(call).await?;
-        if !done {
-            return Ok(Written::Lost(row::decode(id, reply)?));
-        }
-        Ok(Written::Done((!effects.is_empty()).then(|| Noted::new(self.keys.row(id), lines(effects)))))
-    }
-
-    fn write_call(
+    /// Writes a row; its effects with it if the slots are `together`, and otherwise they are noted.
+    async fn write_row(
         &self,
         id: SessionId,
         revision: &str,
         effects: &[Effect],
-        (set, removed): (Vec<(&'static str, String)>, Vec<&'static str>),
+        fields: Fields,
+        events: &[Event],
+        together: bool,
+    ) -> StoreResult<Written> {
+        let noted = if together { String::new() } else { lines(effects) };
+        let mut call = self.write_call(id, revision, &noted, fields, events);
+        if together && !effects.is_empty() {
+            let [publish, notify, audit] = self.calls(effects);
+            call = WRITE_AT_ONCE.of([call, publish, notify, audit]);
+        }
+        let (done, reply): (bool, Vec<Option<Vec<u8>>>) = self.link.run(&call).await?;
+        if !done {
+            return Ok(Written::Lost(row::decode(id, reply)?));
+        }
+        Ok(Written::Done((!noted.is_empty()).then(|| Noted::new(self.keys.row(id), noted))))
+    }
+
+    /// A call of [`WRITE`].
+    pub(crate) fn write_call(
+        &self,
+        id: SessionId,
+        revision: &str,
+        noted: &str,
+        (set, removed): Fields,
         events: &[Event],
     ) -> Call {
-        let mut call = WRITE.on(&self.keys.session(id)).arg(self.token()).arg(revision).arg(lines(effects));
+        let mut call = WRITE.on(&self.keys.session(id)).arg(self.token()).arg(revision).arg(noted);
         call.push_changes(set, removed);
         let mut sorted: Vec<&Event> = events.iter().collect();
         sorted.sort_by_key(|event| event.id);

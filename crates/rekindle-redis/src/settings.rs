@@ -31,7 +31,7 @@ use crate::Inner;
 use crate::effects::{SavedScope, audit_member};
 use crate::keys::{hex, unhex};
 use crate::row::json;
-use crate::scripts::{CHANGE, INIT};
+use crate::scripts::{ADD, CHANGE, INIT};
 
 /// The layout that this build reads and writes.
 pub(crate) const LAYOUT: u32 = 1;
@@ -558,8 +558,7 @@ impl Inner {
     }
 
     pub(crate) async fn append_audit(&self, entry: &AuditEntry) -> StoreResult<()> {
-        let key = self.keys.audit();
-        self.link.write(redis::cmd("ZADD").arg(&key).arg(0).arg(audit_member(entry)), &key).await
+        self.link.run(&ADD.on(&[self.keys.audit()]).arg(audit_member(entry).as_slice())).await
     }
 
     pub(crate) async fn ping(&self) -> StoreResult<()> {

@@ -15,9 +15,10 @@ use rekindle::session::{EndReason, Session, SessionId};
 use rekindle::store::*;
 use serde::{Deserialize, Serialize};
 
+use crate::effects::Effect;
 use crate::keys::{UserKey, hex, unhex};
 use crate::row::{FIELDS, Found, Origin, Row, json};
-use crate::scripts::{CLAIM, FINISH, RELEASE, RESERVE};
+use crate::scripts::{CLAIM, Call, FINISH, JOIN, RELEASE, RESERVE, START_AT_ONCE};
 use crate::sessions::Write;
 use crate::{Inner, each};
 
@@ -70,7 +71,12 @@ enum Completed {
 
 /// What the user's slot says to a start.
 enum Decision {
-    Free { revision: Vec<u8>, starts: Vec<Vec<u8>> },
+    Free {
+        revision: Vec<u8>,
+        starts: Vec<Vec<u8>>,
+    },
+    /// It has happened.
+    Started,
     Reserved,
     Repeated(SessionId),
     Mismatch,
@@ -311,6 +317,14 @@ impl<'a> Attempt<'a> {
     async fn run(&self) -> StoreResult<Started> {
         let Session { id, user_id, previous_session_id: previous, .. } = &self.start.session;
         let max = self.start.max_sessions.filter(|_| !user_id.is_anonymous());
+        if self.inner.together && previous.is_none() && max.is_none() {
+            match self.at_once().await? {
+                Decision::Started => return Ok(Started::Created(Vec::new())),
+                // There is a row with its id, or was.
+                Decision::Free { .. } => {}
+                decision => return self.answer(decision, Some(&self.noted(Vec::new()))).await,
+            }
+        }
         for _ in 0..TRIES {
             let mut revision = b"*".to_vec();
             let mut oldest = Vec::new();
@@ -347,10 +361,40 @@ impl<'a> Attempt<'a> {
         Err(StoreError::Unavailable(format!("the user of the session {id} had {TRIES} other starts in a row")))
     }
 
+    /// Starts the session in one step, if it replaces none and counts none.
+    async fn at_once(&self) -> StoreResult<Decision> {
+        let Start { session, event, .. } = self.start;
+        let Session { id, scope, user_id, .. } = session;
+        let row = (crate::row::encode(session, &self.origin), Vec::new());
+        let effects: Vec<Effect> = Effect::of_event(scope, event).into_iter().collect();
+        let [_, notify, _] = self.inner.calls(&effects);
+        let [user, sessions, _, key] = self.inner.user_keys(self.user, self.origin.idempotency.as_deref());
+        let join = JOIN
+            .on(&[user, sessions, key])
+            .arg(id.to_bytes().as_slice())
+            .arg(user_id.as_str())
+            .arg(self.idempotency_entry())
+            .arg(self.kept_for);
+        let calls = [
+            self.reserve_call("look", b"", ""),
+            self.inner.write_call(*id, "", "", row, std::slice::from_ref(event)),
+            notify,
+            self.inner.indexing_session(scope, *id, self.user),
+            self.inner.indexing_user(scope, user_id),
+            join,
+        ];
+        self.decision(&START_AT_ONCE.of(calls)).await
+    }
+
     /// Asks the user's slot.
     async fn decide(&self, what: &str, revision: &[u8], noted: &str) -> StoreResult<Decision> {
+        self.decision(&self.reserve_call(what, revision, noted)).await
+    }
+
+    /// A call of [`RESERVE`].
+    fn reserve_call(&self, what: &str, revision: &[u8], noted: &str) -> Call {
         let Session { id, user_id, .. } = &self.start.session;
-        let call = RESERVE
+        RESERVE
             .on(&self.inner.user_keys(self.user, self.origin.idempotency.as_deref()))
             .arg(what)
             .arg(revision)
@@ -359,8 +403,11 @@ impl<'a> Attempt<'a> {
             .arg(noted)
             .arg(user_id.as_str())
             .arg(self.idempotency_entry())
-            .arg(self.kept_for);
-        let reply: Vec<redis::Value> = self.inner.link.run(&call).await?;
+            .arg(self.kept_for)
+    }
+
+    async fn decision(&self, call: &Call) -> StoreResult<Decision> {
+        let reply: Vec<redis::Value> = self.inner.link.run(call).await?;
         self.read_decision(reply).ok_or_else(|| StoreError::Corrupt {
             table: "users",
             column: "start",
@@ -377,6 +424,7 @@ impl<'a> Attempt<'a> {
                 let starts = redis::from_redis_value(reply.next()?).ok()?;
                 Decision::Free { revision, starts }
             }
+            "started" => Decision::Started,
             "reserved" => Decision::Reserved,
             "repeated" => {
                 let id = SessionId::from_bytes(unhex(&text()?)?);
@@ -399,7 +447,9 @@ impl<'a> Attempt<'a> {
             Decision::Mismatch => return Ok(Started::IdempotencyMismatch),
             Decision::Banned(ban) => return Ok(Started::Banned(ban)),
             Decision::Repeated(id) => id,
-            Decision::Known | Decision::Free { .. } | Decision::Reserved | Decision::Changed => self.start.session.id,
+            Decision::Known | Decision::Free { .. } | Decision::Started | Decision::Reserved | Decision::Changed => {
+                self.start.session.id
+            }
         };
         inner.complete_starts(self.user).await?;
         match (inner.found(id).await?.row(), noted) {

@@ -1,11 +1,12 @@
-//! Every intent, cut off at each of its commands: by a connection that is made again at once, and by an outage.
+//! Every intent, cut off at each of its commands: by a connection that is made again at once, and by an outage; where the slots are
+//! together, and where they are not.
 
 #[path = "common/proxy.rs"]
 mod proxy;
 
 use std::fmt::Debug;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::future::join_all;
 use proxy::{Loss, Proxy};
@@ -223,8 +224,7 @@ struct Case {
     before: Arc<dyn Store>,
 }
 
-async fn case(world: &World) -> Case {
-    let server = Redis::shared();
+async fn case(world: &World, server: &Redis) -> Case {
     let url = server.new_url();
     let proxy = Proxy::start(server.port()).await;
     let through = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port));
@@ -248,11 +248,13 @@ async fn case(world: &World) -> Case {
 /// most of it is waiting.
 async fn at_every_command(check: impl AsyncFn(&Case, &Intent, i64, Loss)) {
     const AT_ONCE: i64 = 12;
+    static CLUSTER: LazyLock<Redis> = LazyLock::new(Redis::cluster_of_one);
     let world = World::new();
+    let losses = [Redis::shared(), &*CLUSTER].map(|server| [(server, Loss::Command), (server, Loss::Answer)]);
     for intent in intents(&world) {
-        for loss in [Loss::Command, Loss::Answer] {
+        let ways = losses.into_iter().flatten().map(async |(server, loss)| {
             let run = async |n| {
-                let case = case(&world).await;
+                let case = case(&world, server).await;
                 check(&case, &intent, n, loss).await;
                 case.proxy.was_cut()
             };
@@ -260,7 +262,8 @@ async fn at_every_command(check: impl AsyncFn(&Case, &Intent, i64, Loss)) {
             while join_all((n..n + AT_ONCE).map(&run)).await.into_iter().all(|was_cut| was_cut) {
                 n += AT_ONCE;
             }
-        }
+        });
+        join_all(ways).await;
     }
 }
 

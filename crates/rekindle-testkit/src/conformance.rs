@@ -38,6 +38,7 @@ macro_rules! conformance {
             of_16_advances_one_wins
             of_16_starts_with_one_key_one_creates
             of_many_starts_at_once_each_has_its_own_answer
+            of_many_ends_at_once_each_has_its_own_answer
             the_maximum_of_sessions_holds_under_contention
             no_session_outlives_a_racing_ban
             after_an_end_nothing_applies

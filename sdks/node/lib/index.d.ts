@@ -388,6 +388,7 @@ export class Web {
   required(need?: Need): (req: IncomingMessage, res: ServerResponse, next: Next) => void;
   /** Answers the errors of sessions; behind all routes. */
   errors(): (error: unknown, req: IncomingMessage, res: ServerResponse, next: Next) => void;
+  /** Of the handshake of a WebSocket, too: another site's page is refused (`csrf_failed`). */
   session(req: IncomingMessage, need?: Need): Promise<Session>;
   sessionIfAny(req: IncomingMessage, need?: Need): Promise<Session | undefined>;
   signIn(req: IncomingMessage, res: ServerResponse, start: Start, options?: { remember?: boolean }): Promise<Tokens>;

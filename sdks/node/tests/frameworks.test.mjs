@@ -19,6 +19,7 @@ import fastify from "fastify";
 import { Hono } from "hono";
 import Koa from "koa";
 import { Rekindle } from "rekindle";
+import { WebSocket } from "ws";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "rekindle-node-"));
 const rekindle = await Rekindle.embedded({ dataDir: path.join(folder, "data"), development: true });
@@ -231,28 +232,83 @@ for (const [name, start] of Object.entries({ Express: onExpress, Fastify: onFast
   });
 }
 
-describe("the example of rendering", () => {
-  let program, server;
+/** Runs an example before the tests of a suite; its server. */
+const example = (name, env) => {
+  const running = { address: () => ({ port: running.port }) };
+  let program;
   before(async () => {
-    const env = { ...process.env, PORT: "0", DATA: path.join(folder, "rendering"), DEFINITION: '{"access_token":{"lifetime":1}}' };
-    program = spawn(process.execPath, [fileURLToPath(new URL("../examples/rendering/server.mjs", import.meta.url))], { env });
+    const file = fileURLToPath(new URL(`../examples/${name}/server.mjs`, import.meta.url));
+    program = spawn(process.execPath, [file], { env: { ...process.env, PORT: "0", DATA: path.join(folder, name), ...env } });
     for await (const line of createInterface(program.stdout)) {
-      const port = /^Listening on http:\/\/localhost:(\d+)/.exec(line)?.[1];
-      if (port) {
-        server = { address: () => ({ port }) };
-        break;
-      }
+      running.port = /^Listening on http:\/\/localhost:(\d+)/.exec(line)?.[1];
+      if (running.port) break;
     }
   });
   after(async () => {
     if (program?.kill("SIGKILL")) await once(program, "exit");
   });
+  return running;
+};
+
+const form = (fields) => ({ headers: { "content-type": "application/x-www-form-urlencoded" }, body: String(new URLSearchParams(fields)) });
+
+describe("the WebSockets of the example on Express", () => {
+  const server = example("express", {});
+  const signedIn = async (user) => {
+    const browser = new Browser(server);
+    assert.equal((await browser.ask("POST", "/login", form({ user }))).status, 303);
+    return browser;
+  };
+  const connect = ({ cookies }, from = { "sec-fetch-site": "same-origin" }) => {
+    const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join("; ");
+    return new WebSocket(`ws://localhost:${server.address().port}`, { headers: { ...from, cookie } });
+  };
+  const opened = async (browser) => {
+    const socket = connect(browser);
+    const [said] = await once(socket, "message");
+    return { socket, said: String(said), closed: once(socket, "close") };
+  };
+  const refused = async (socket) => {
+    const [, answer] = await once(socket, "unexpected-response");
+    socket.on("error", () => {});
+    socket.terminate();
+    return answer.statusCode;
+  };
+
+  it("close when the session ends, here or elsewhere, and only those of that session", async () => {
+    const [phone, desk, other] = [await signedIn("alice"), await signedIn("alice"), await signedIn("bob")];
+    const [first, second, third] = [await opened(phone), await opened(desk), await opened(other)];
+    assert.deepEqual([first.said, third.said], ["Hello, alice.", "Hello, bob."]);
+    assert.equal((await phone.ask("POST", "/logout")).status, 303);
+    assert.equal((await first.closed)[0], 4401);
+    assert.equal(second.socket.readyState, WebSocket.OPEN);
+    const again = await signedIn("alice");
+    const { items } = (await again.ask("GET", "/auth/session/list")).body;
+    const theirs = items.find(({ current }) => !current).id;
+    const json = { "content-type": "application/json" };
+    assert.equal((await again.ask("POST", "/auth/session/revoke", { headers: json, body: JSON.stringify({ session_id: theirs }) })).status, 200);
+    assert.equal((await second.closed)[0], 4401);
+    assert.equal(third.socket.readyState, WebSocket.OPEN);
+    third.socket.close();
+    assert.equal(await refused(connect(phone)), 401);
+  });
+
+  it("are not for other sites' pages, nor for those who are not signed in", async () => {
+    const browser = await signedIn("carol");
+    assert.equal(await refused(connect(browser, { "sec-fetch-site": "cross-site", origin: "https://evil.example" })), 403);
+    // An older browser tells only the origin.
+    assert.equal(await refused(connect(browser, { origin: "https://evil.example" })), 403);
+    assert.equal(await refused(connect(new Browser(server))), 401);
+  });
+});
+
+describe("the example of rendering", () => {
+  const server = example("rendering", { DEFINITION: '{"access_token":{"lifetime":1}}' });
 
   it("renders for a visitor whose access token has expired, and rotates nothing", async () => {
     const browser = new Browser(server);
     assert.match((await browser.ask("GET", "/")).body, /Sign in/);
-    const type = { "content-type": "application/x-www-form-urlencoded" };
-    assert.equal((await browser.ask("POST", "/login", { headers: type, body: "user=alice" })).status, 303);
+    assert.equal((await browser.ask("POST", "/login", form({ user: "alice" }))).status, 303);
     const json = { "content-type": "application/json" };
     assert.deepEqual((await browser.ask("POST", "/cart", { headers: json, body: '"socks"' })).body, ["socks"]);
     await sleep(1100);

@@ -3,8 +3,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use rekindle::clock::Seconds;
 use rekindle::definition::OnMaxSessions;
-use rekindle::session::EndReason;
-use rekindle::store::{Cas, Idempotency, Start, Started, Store};
+use rekindle::journal::EventKind;
+use rekindle::session::{EndReason, Ended, Session};
+use rekindle::store::{Cas, End, Idempotency, Start, Started, Store};
 
 use crate::fixtures::*;
 
@@ -104,6 +105,70 @@ pub async fn of_many_starts_at_once_each_has_its_own_answer(store: Arc<dyn Store
         let told = store.take_notifications(at(4), at(5), 10).await.unwrap();
         assert_eq!(told.iter().map(|n| n.event.id).collect::<Vec<_>>(), [asked[7].event.id]);
         store.settle_notification(asked[7].event.id, None).await.unwrap();
+    }
+}
+
+/// Sessions that are there, have ended, or never were, in another scope, and asked of twice: each end does what it would alone.
+pub async fn of_many_ends_at_once_each_has_its_own_answer(store: Arc<dyn Store>) {
+    let over = start(&*store, session("over")).await;
+    let over = applied(store.end(end_of(&over, at(1), EndReason::SignedOut)).await.unwrap());
+    let stays = start(&*store, session("stays")).await;
+    let mut told = 1;
+    for round in 0..3 {
+        let mut sessions = Vec::new();
+        for i in 0..40 {
+            sessions.push(start(&*store, session(&format!("user {i}"))).await);
+        }
+        // Their clocks differ, by servers.
+        let end = |(i, s): (u64, &Session)| end_of(s, at(10 + round * 10 + i % 7), EndReason::Revoked);
+        let mut asked: Vec<End> = (0..).zip(&sessions).map(end).collect();
+        asked[3].ending.event.notify = true;
+        asked[5].cause = Some(event_of(&sessions[5], EventKind::TheftDetected, at(10)));
+        asked[6].audit = Some(audit("session.end", at(10)));
+        let plain = asked.len();
+        asked.push(end_of(&over, at(10), EndReason::Revoked));
+        asked.push(End { id: session_id(), ..end_of(&over, at(10), EndReason::Revoked) });
+        asked.push(End { scope: scope_of("default", "prod"), ..end_of(&stays, at(10), EndReason::Revoked) });
+        asked.push(end_of(&sessions[7], at(10), EndReason::Theft));
+        let outcomes = at_once(asked.iter().cloned().map(|end| {
+            let store = Arc::clone(&store);
+            async move { store.end(end).await.unwrap() }
+        }))
+        .await;
+
+        let ended = |end: &End, session: &Session| {
+            let ended = Some(Ended { at: end.ending.at, reason: end.ending.reason });
+            Session { ended, ..session.clone() }
+        };
+        let twice = [&outcomes[7], &outcomes[plain + 3]];
+        let first = twice.iter().position(|outcome| matches!(outcome, Cas::Applied(_))).expect("one of them was first");
+        let winner = [&asked[7], &asked[plain + 3]][first];
+        for (i, session) in sessions.iter().enumerate() {
+            let expected = ended(if i == 7 { winner } else { &asked[i] }, session);
+            if i != 7 {
+                assert_eq!(outcomes[i], Cas::Applied(expected.clone()));
+            }
+            assert_eq!(row(&*store, session.id).await, expected);
+            // Its start, its end, and the cause of that.
+            let events = store.events(events_of(session.id)).await.unwrap();
+            assert_eq!(events.len(), if i == 5 { 3 } else { 2 }, "{events:?}");
+        }
+        assert_eq!(*twice[first], Cas::Applied(ended(winner, &sessions[7])));
+        assert_eq!(*twice[1 - first], Cas::Stale(Some(ended(winner, &sessions[7]))));
+        assert_eq!(outcomes[plain], Cas::Stale(Some(over.clone())));
+        assert_eq!(outcomes[plain + 1], Cas::Stale(None));
+        assert_eq!(outcomes[plain + 2], Cas::Stale(Some(stays.clone())));
+        assert_eq!(row(&*store, stays.id).await, stays);
+
+        told += sessions.len();
+        let feed = store.revocations(None, 0, at(10), 1000).await.unwrap();
+        assert_eq!(feed.len(), told);
+        assert!(feed.is_sorted_by(|a, b| a.seq < b.seq), "{feed:?}");
+        assert!(feed.iter().all(|r| r.seq >= r.at.millis() as u64 * 1000), "{feed:?}");
+        assert_eq!(store.audit_log(None, 10).await.unwrap().len() as u64, round + 1);
+        let notified = store.take_notifications(at(9_000), at(9_001), 10).await.unwrap();
+        assert_eq!(notified.iter().map(|n| n.event.id).collect::<Vec<_>>(), [asked[3].ending.event.id]);
+        store.settle_notification(asked[3].ending.event.id, None).await.unwrap();
     }
 }
 

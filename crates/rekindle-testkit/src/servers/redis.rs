@@ -41,6 +41,25 @@ impl Redis {
         Self::start(&QUICK)
     }
 
+    /// A quick cluster of this one server, for a single test: whoever takes it for a server alone is refused what spans slots.
+    ///
+    /// # Panics
+    ///
+    /// If it serves no slots within a minute.
+    pub fn cluster_of_one() -> Self {
+        let node = Self::node();
+        node.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        wait_until("serve every slot", || node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+        node
+    }
+
+    /// A quick server that is to be part of a cluster.
+    fn node() -> Self {
+        let bus = free_port().to_string();
+        let own = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
+        Self::start(&[QUICK.as_slice(), own.as_slice(), &["--repl-diskless-sync-delay", "0"]].concat())
+    }
+
     /// One with arguments like `--appendonly`, `yes`; everything else as Redis has it.
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_in(temporary_folder(USER), arguments)
@@ -202,17 +221,14 @@ impl Cluster {
     /// If that takes longer than a minute.
     pub fn start() -> Self {
         const SLOTS: [(&str, &str); 3] = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
-        let buses: Vec<String> = (0..6).map(|_| free_port().to_string()).collect();
-        let node = |bus: &String| {
-            let own = ["--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000"];
-            Redis::start(&[QUICK.as_slice(), own.as_slice(), &["--repl-diskless-sync-delay", "0"]].concat())
-        };
-        let cluster = Self { nodes: buses.iter().map(node).collect() };
+        let cluster = Self { nodes: (0..6).map(|_| Redis::node()).collect() };
         let (masters, replicas) = cluster.nodes.split_at(3);
         for (master, (first, last)) in masters.iter().zip(SLOTS) {
             master.cli(&["CLUSTER", "ADDSLOTSRANGE", first, last]);
         }
-        for (node, bus) in cluster.nodes.iter().zip(&buses) {
+        for node in &cluster.nodes {
+            let bus = node.cli(&["CONFIG", "GET", "cluster-port"]);
+            let bus = bus.lines().last().expect("a node has a bus");
             masters[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string(), bus]);
         }
         cluster.wait_until("know each other", |info| info.contains("cluster_known_nodes:6"));

@@ -5,6 +5,7 @@
 
 import express from "express";
 import { Rekindle } from "rekindle";
+import { WebSocketServer } from "ws";
 
 const { PORT = 3000, DATA = "./rekindle-data", DEFINITION, REKINDLE_SERVER, REKINDLE_API_KEY } = process.env;
 
@@ -78,4 +79,28 @@ app.use(web.errors());
 const html = (body) => `<!doctype html><meta charset=utf-8><title>Rekindle with Express</title>${body}`;
 const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
+// Live connections by session: each is closed when its session ends, wherever that happens.
+const live = new Map();
+const sockets = new WebSocketServer({ noServer: true });
+
+const connected = (socket, session) => {
+  if (!live.has(session.id)) live.set(session.id, new Set());
+  const own = live.get(session.id).add(socket);
+  socket.on("close", () => own.delete(socket) && own.size === 0 && live.delete(session.id));
+  socket.on("error", () => socket.terminate());
+  socket.send(`Hello, ${session.userId}.`);
+};
+
+rekindle.onRevoked(({ sessionId }) => live.get(sessionId)?.forEach((socket) => socket.close(4401, "the session has ended")));
+
 const server = app.listen(PORT, "127.0.0.1", () => console.log(`Listening on http://localhost:${server.address().port}`));
+
+server.on("upgrade", async (req, connection, head) => {
+  try {
+    // As strict as for a form: another site's page is refused.
+    const session = await web.session(req, { trust: "online" });
+    sockets.handleUpgrade(req, connection, head, (socket) => connected(socket, session));
+  } catch (error) {
+    connection.end(`HTTP/1.1 ${error.status ?? 503} ${error.code ?? "unavailable"}\r\nconnection: close\r\n\r\n`);
+  }
+});

@@ -1,0 +1,3 @@
+-- Says that keys of several slots can be used together.
+-- KEYS: two of different slots
+return 1
