@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use rekindle::{
     clock::Seconds,
     refresh::{Commitment, Proof},
@@ -138,18 +137,6 @@ impl Handle {
     /// What an access token says, if it is good, and trusted as `trusted` says: `fail-open`, `fail-closed` or `online`.
     pub async fn verify(&self, access_token: String, trusted: &str) -> Result<Value, Failed> {
         Ok(verified(&*self.rekindle.verify(&Token::new(access_token), trust(trusted)?).await?))
-    }
-
-    /// The same where nothing has to be waited for; `None` where something has.
-    pub fn verify_now(&self, access_token: String, trusted: &str) -> Result<Option<Value>, Failed> {
-        let trust = trust(trusted)?;
-        if trust == Trust::Online {
-            return Ok(None);
-        }
-        match self.rekindle.verify(&Token::new(access_token), trust).now_or_never() {
-            Some(verdict) => Ok(Some(verified(&*verdict?))),
-            None => Ok(None),
-        }
     }
 
     /// What an access token's session holds: its `session_id` and `data`, and when the token `expires_at`.

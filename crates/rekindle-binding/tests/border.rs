@@ -1,7 +1,7 @@
 //! What goes over the border, as a binding sees it.
 
 use proptest::prelude::*;
-use rekindle_binding::{Exchange, Failed, Handle, Host, Outcome, Site, check_web};
+use rekindle_binding::{Begun, Exchange, Failed, Handle, Host, Outcome, Site, check_web};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,8 +25,14 @@ async fn a_session_lives_in_json() {
         handle.start(json!({ "user_id": "alice", "data": { "n": 1 }, "claims": { "role": "x" } })).await.unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let (access, id) = (text(&first["access_token"]), text(&first["session"]["id"]));
-    assert_eq!(handle.verify_now(access.clone(), "fail-open").unwrap().unwrap()["claims"], json!({ "role": "x" }));
-    assert!(handle.verify_now(access.clone(), "online").unwrap().is_none(), "that has to be waited for");
+    let verify = |trusted: &'static str| {
+        let (handle, access) = (handle.clone(), access.clone());
+        Begun::new(async move { handle.verify(access, trusted).await })
+    };
+    let Begun::Done(said) = verify("fail-open") else { panic!("there is nothing to wait for") };
+    assert_eq!(said.unwrap()["claims"], json!({ "role": "x" }));
+    let Begun::Waiting(rest) = verify("online") else { panic!("that has to be waited for") };
+    assert_eq!(rest.await.unwrap()["claims"], json!({ "role": "x" }));
     let looked = handle.look(access.clone()).await.unwrap();
     assert_eq!(looked["data"], json!({ "n": 1 }));
     let second = handle.refresh(json!({ "refresh_token": first["refresh_token"] })).await.unwrap();

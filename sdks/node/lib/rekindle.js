@@ -91,7 +91,7 @@ class Rekindle {
   async #verify(accessToken, trust) {
     let says;
     try {
-      says = this.#native.verifyNow(accessToken, trust) ?? (await this.#native.verify(accessToken, trust));
+      says = await this.#native.verify(accessToken, trust);
     } catch (error) {
       this.#known.delete(accessToken);
       throw told(error);

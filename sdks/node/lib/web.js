@@ -31,21 +31,25 @@ class Web {
   /** A request, in whatever way it came: `headers` are pairs of name and value. */
   visit({ method, path, headers, authority, ip }) {
     let lines = "";
-    for (const [name, value] of headers) {
-      const lower = name.toLowerCase();
-      if (this.#wanted.has(lower)) lines += `${lower}: ${value}\n`;
-    }
+    for (const [name, value] of headers) lines += this.#line(name, value);
     return new Visit(this.#site.exchange(method, path, lines, authority, ip));
+  }
+
+  /** A header as an exchange reads it; nothing, if it does not look at it. */
+  #line(name, value) {
+    const lower = name.toLowerCase();
+    return this.#wanted.has(lower) ? `${lower}: ${value}\n` : "";
   }
 
   /** A request of `node:http` or `node:http2`, and of what is built on it. */
   visitOf(req) {
     if (req[VISIT]) return req[VISIT];
-    const headers = [];
-    for (let at = 0; at < req.rawHeaders.length; at += 2) headers.push([req.rawHeaders[at], req.rawHeaders[at + 1]]);
+    const { method, rawHeaders } = req;
+    let lines = "";
+    for (let at = 0; at < rawHeaders.length; at += 2) lines += this.#line(rawHeaders[at], rawHeaders[at + 1]);
     const [path] = (req.originalUrl ?? req.url).split("?");
     const ip = req.ip ?? req.socket.remoteAddress;
-    return (req[VISIT] = this.visit({ method: req.method, path, headers, authority: req.headers[":authority"], ip }));
+    return (req[VISIT] = new Visit(this.#site.exchange(method, path, lines, req.headers[":authority"], ip)));
   }
 
   /** Middleware `(req, res, next)` for Express, Connect and `node:http`: for every request, and before anything that needs a session. */
@@ -229,7 +233,7 @@ class Visit {
 
   /** The request's session. Throws a `Refusal` without a good one. */
   async session({ trust, mint = false } = {}) {
-    const { session, refusal, absent, code } = await asked(this.#exchange.session(trust, mint));
+    const { session, refusal, absent, code } = await asked((async () => this.#exchange.session(trust, mint))());
     if (!session) throw new Refusal(refusal, absent, code);
     return new Session(session, (headers) => this.#give(headers));
   }

@@ -1,13 +1,14 @@
 //! The sessions of one product, environment and definition.
 
 use napi::{
+    Env,
     bindgen_prelude::{Buffer, FnArgs, Function, Result},
     threadsafe_function::ThreadsafeFunctionCallMode,
 };
 use napi_derive::napi;
 use serde_json::Value;
 
-use crate::{site::Site, thrown};
+use crate::{Prompt, begun, site::Site, thrown};
 
 /// As [`rekindle_binding::Handle`].
 #[napi]
@@ -52,16 +53,11 @@ impl Handle {
         self.handle.mint(refresh_token, lifetime).await.map_err(thrown)
     }
 
-    /// What an access token says, if it is good.
+    /// What an access token says, if it is good; a promise only where something has to be waited for.
     #[napi]
-    pub async fn verify(&self, access_token: String, trusted: String) -> Result<Value> {
-        self.handle.verify(access_token, &trusted).await.map_err(thrown)
-    }
-
-    /// The same where nothing has to be waited for; null where something has.
-    #[napi]
-    pub fn verify_now(&self, access_token: String, trusted: String) -> Result<Option<Value>> {
-        self.handle.verify_now(access_token, &trusted).map_err(thrown)
+    pub fn verify<'env>(&self, env: &'env Env, access_token: String, trusted: String) -> Result<Prompt<'env, Value>> {
+        let handle = self.handle.clone();
+        begun(env, async move { handle.verify(access_token, &trusted).await.map_err(thrown) })
     }
 
     /// Reports generations that were seen in use.

@@ -8,17 +8,34 @@ pub mod handle;
 pub mod host;
 pub mod site;
 
+use std::future::Future;
+
 use napi::{
-    bindgen_prelude::{Error, FnArgs, Function, Result},
+    Either, Env,
+    bindgen_prelude::{Error, FnArgs, Function, PromiseRaw, Result, ToNapiValue, within_runtime_if_available},
     threadsafe_function::ThreadsafeFunctionCallMode,
 };
 use napi_derive::napi;
-use rekindle_binding::Failed;
+use rekindle_binding::{Begun, Failed};
 use serde_json::Value;
 
 /// What failed, as an error; `lib/errors.js` reads its message.
 fn thrown(failed: Failed) -> Error {
     Error::from_reason(failed.to_text())
+}
+
+/// What is there at once, or a promise.
+type Prompt<'env, T> = Either<T, PromiseRaw<'env, T>>;
+
+/// Begins work that mostly waits for nothing: no other thread has to wake this one for it.
+fn begun<T: ToNapiValue + Send + 'static>(
+    env: &Env,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<Prompt<'_, T>> {
+    match within_runtime_if_available(|| Begun::new(work)) {
+        Begun::Done(done) => done.map(Either::A),
+        Begun::Waiting(rest) => env.spawn_future(rest).map(Either::B),
+    }
 }
 
 /// Calls `told` with each line of the log from now on: level, message and fields.

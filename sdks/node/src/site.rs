@@ -1,11 +1,14 @@
 //! A request's way through the rules of the web.
 
-use napi::bindgen_prelude::{Buffer, Result};
+use napi::{
+    Env,
+    bindgen_prelude::{Buffer, Result},
+};
 use napi_derive::napi;
 use rekindle_binding::Outcome;
 use serde_json::Value;
 
-use crate::thrown;
+use crate::{Prompt, begun, thrown};
 
 /// As [`rekindle_binding::Site`].
 #[napi]
@@ -117,16 +120,24 @@ impl Exchange {
         self.exchange.headers()
     }
 
-    /// The request's session.
+    /// The request's session; a promise only where something has to be waited for.
     #[napi]
-    pub async fn session(&self, trusted: Option<String>, mint: bool) -> Result<NativeOutcome> {
-        Ok(match self.exchange.session(trusted.as_deref(), mint).await.map_err(thrown)? {
-            Outcome::Session(session) => {
-                NativeOutcome { session: Some(Session { session }), refusal: None, absent: false, code: None }
-            }
-            Outcome::Refusal { answer, absent, code } => {
-                NativeOutcome { session: None, refusal: Some(answer), absent, code: Some(code) }
-            }
+    pub fn session<'env>(
+        &self,
+        env: &'env Env,
+        trusted: Option<String>,
+        mint: bool,
+    ) -> Result<Prompt<'env, NativeOutcome>> {
+        let exchange = self.exchange.clone();
+        begun(env, async move {
+            Ok(match exchange.session(trusted.as_deref(), mint).await.map_err(thrown)? {
+                Outcome::Session(session) => {
+                    NativeOutcome { session: Some(Session { session }), refusal: None, absent: false, code: None }
+                }
+                Outcome::Refusal { answer, absent, code } => {
+                    NativeOutcome { session: None, refusal: Some(answer), absent, code: Some(code) }
+                }
+            })
         })
     }
 

@@ -490,9 +490,7 @@ class Rekindle(_Methods, Blocking):
         if says is not None:
             return says
         try:
-            native = core.native()
-            said = native.verify_now(access_token, trust)
-            return core.remember(access_token, said if said is not None else native.verify(access_token, trust).wait())
+            return core.remember(access_token, core.native().verify(access_token, trust).wait())
         except NativeError as error:
             raise told(error) from None
 
@@ -534,8 +532,7 @@ class AsyncRekindle(_Methods, Awaiting):
             return says
         try:
             native = await core.native_later()
-            said = native.verify_now(access_token, trust)
-            return core.remember(access_token, said if said is not None else await later(native.verify(access_token, trust)))
+            return core.remember(access_token, await later(native.verify(access_token, trust)))
         except NativeError as error:
             raise told(error) from None
 

@@ -95,6 +95,8 @@ def read(text: str) -> Any:
 
 async def later(pending: Pending) -> Any:
     """What comes of work, without blocking the event loop. Whoever stops waiting does not stop the work."""
+    if pending.done():
+        return pending.wait()
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 

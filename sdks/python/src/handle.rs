@@ -46,13 +46,7 @@ impl Handle {
     /// What an access token says, if it is good.
     fn verify(&self, access_token: String, trusted: String) -> Pending {
         let handle = self.handle.clone();
-        Pending::new(async move { handle.verify(access_token, &trusted).await.map(|value| value.to_string()) })
-    }
-
-    /// The same where nothing has to be waited for; None where something has.
-    fn verify_now(&self, access_token: String, trusted: &str) -> PyResult<Option<String>> {
-        let said = self.handle.verify_now(access_token, trusted).map_err(thrown)?;
-        Ok(said.map(|value| value.to_string()))
+        Pending::begun(async move { handle.verify(access_token, &trusted).await.map(|value| value.to_string()) })
     }
 
     /// What an access token's session holds.

@@ -107,7 +107,7 @@ impl Exchange {
     #[pyo3(signature = (trusted, mint))]
     fn session(&self, trusted: Option<String>, mint: bool) -> Pending {
         let exchange = self.exchange.clone();
-        Pending::new(async move {
+        Pending::begun(async move {
             Ok(match exchange.session(trusted.as_deref(), mint).await? {
                 Outcome::Session(session) => (Some(Session { session: InProcess::new(session) }), None, false, None),
                 Outcome::Refusal { answer, absent, code } => (None, Some(answer.to_string()), absent, Some(code)),

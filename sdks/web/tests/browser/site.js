@@ -31,16 +31,19 @@ export class Site {
     site.lifetime = accessTokens;
     const backend = spawn(process.env.REKINDLE_BACKEND, {
       env: { PORT: "0", DEFINITION: JSON.stringify({ access_token: { lifetime: accessTokens } }) },
-      stdio: ["ignore", "pipe", "inherit"],
+      stdio: ["ignore", "pipe", "pipe"],
     });
     site.#backend = backend;
+    // Shown if it ends: frameworks write a line for every request that they refuse.
+    let said = "";
+    backend.stderr.setEncoding("utf8").on("data", (text) => (said = (said + text).slice(-20_000)));
     const address = await new Promise((resolve, reject) => {
       createInterface(backend.stdout).on("line", (line) => {
         const [, address] = /^Listening on (http:\S+)/i.exec(line) ?? [];
         if (address) resolve(address);
       });
       backend.on("error", reject);
-      backend.on("exit", (code) => reject(new Error(`the backend ended with ${code}`)));
+      backend.on("exit", (code) => reject(new Error(`the backend ended with ${code}: ${said}`)));
     });
     site.proxy = await Proxy.start(address, {
       "/app": page("text/html", HTML),
