@@ -86,11 +86,15 @@ class World {
     return { context, tabs, handles: await this.sessionsOf(userId) };
   }
 
-  /** Asked again while the way from app to server is in trouble. */
+  /** Asked again while the way from app to server is in trouble, or the app closes a connection that was idle. */
   async sessionsOf(userId) {
     for (let attempt = 1; ; attempt++) {
-      const answer = await fetch(`${this.site.app.address}/sessions?userId=${userId}`);
-      if (answer.ok || attempt === 30) return answer.json();
+      try {
+        const answer = await fetch(`${this.site.app.address}/sessions?userId=${userId}`);
+        if (answer.ok || attempt === 30) return await answer.json();
+      } catch (error) {
+        if (attempt === 30) throw error;
+      }
     }
   }
 
