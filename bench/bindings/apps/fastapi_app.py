@@ -1,5 +1,5 @@
-"""An application on FastAPI that signs users in and says who calls: with Rekindle, or with as many headers and no sessions. Prints its port.
-`FOLDER` is for its files."""
+"""An application on FastAPI that signs users in and says who calls: with Rekindle, or with a middleware that adds as many headers, and no
+sessions. Prints its port. `FOLDER` is for its files."""
 
 import os
 import socket
@@ -7,7 +7,9 @@ import sys
 from typing import Annotated
 
 import uvicorn
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rekindle import AsyncRekindle, AsyncSession
 from rekindle.fastapi import Sessions
@@ -29,13 +31,30 @@ if sys.argv[1] == "rekindle":
 
 else:
 
-    async def passes(response: Response) -> None:
-        response.headers["cache-control"] = "private, no-store"
-        response.headers["vary"] = "Cookie, Authorization"
+    class Passes:
+        """A middleware that only adds headers."""
 
-    @app.get("/me", dependencies=[Depends(passes)])
-    async def nobody() -> dict[str, str]:
-        return {"user": "user-0"}
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            async def sending(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    headers = MutableHeaders(scope=message)
+                    headers.append("cache-control", "private, no-store")
+                    headers.append("vary", "Cookie, Authorization")
+                await send(message)
+
+            await self._app(scope, receive, sending)
+
+    app.add_middleware(Passes)
+
+    async def nobody() -> str:
+        return "user-0"
+
+    @app.get("/me")
+    async def me(user: Annotated[str, Depends(nobody)]) -> dict[str, str]:
+        return {"user": user}
 
 
 listening = socket.create_server(("127.0.0.1", 0))

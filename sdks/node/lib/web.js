@@ -7,6 +7,8 @@ const { camel, snake } = require("./shapes");
 
 /** Under what name a request carries its visit. */
 const VISIT = Symbol.for("rekindle.visit");
+/** Under what name an answer carries what its head still needs. */
+const GUARD = Symbol("rekindle.guard");
 
 class Web {
   #site;
@@ -41,14 +43,14 @@ class Web {
     return this.#wanted.has(lower) ? `${lower}: ${value}\n` : "";
   }
 
-  /** A request of `node:http` or `node:http2`, and of what is built on it. */
-  visitOf(req) {
+  /** A request of `node:http` or `node:http2`, and of what is built on it; `ip` if a framework knows better than the socket. */
+  visitOf(req, ip) {
     if (req[VISIT]) return req[VISIT];
+    ip ??= addressOf(req);
     const { method, rawHeaders } = req;
     let lines = "";
     for (let at = 0; at < rawHeaders.length; at += 2) lines += this.#line(rawHeaders[at], rawHeaders[at + 1]);
     const [path] = (req.originalUrl ?? req.url).split("?");
-    const ip = req.ip ?? req.socket.remoteAddress;
     return (req[VISIT] = new Visit(this.#site.exchange(method, path, lines, req.headers[":authority"], ip)));
   }
 
@@ -116,7 +118,7 @@ class Web {
       fastify.decorateRequest("rekindle", null);
       // The routes' bodies are read by Fastify, whatever they say they are.
       fastify.addHook("onRequest", async (request, reply) => {
-        const visit = this.visitOf(request.raw);
+        const visit = this.visitOf(request.raw, request.ip);
         request.rekindle = visit;
         const answer = await visit.own(() => bodyOf(request.raw, visit.longestBody));
         if (answer) return give(reply, answer);
@@ -142,7 +144,7 @@ class Web {
   /** Middleware for Koa; then `ctx.state.rekindle` is the visit. */
   koa() {
     return async (ctx, next) => {
-      const visit = this.visitOf(ctx.req);
+      const visit = this.visitOf(ctx.req, ctx.ip);
       ctx.state.rekindle = visit;
       const give = ({ status, headers, body }) => {
         ctx.status = status;
@@ -282,15 +284,23 @@ class Visit {
 
   /** Adds it to an answer of `node:http` when its headers are written. */
   guard(res) {
-    const { writeHead } = res;
-    res.writeHead = (...args) => {
-      res.writeHead = writeHead;
-      const has = (name) => res.hasHeader(name);
-      merge(this.#exchange.headers(), { has, add: (name, value) => append(res, name, value) });
-      return res.writeHead(...args);
-    };
+    res[GUARD] = { exchange: this.#exchange, writeHead: res.writeHead };
+    res.writeHead = guarded;
   }
 }
+
+/** In place of an answer's `writeHead`. One function for all: a new one for each answer is slow in V8, because then every answer has a shape of its own. */
+const guarded = function (...args) {
+  const { exchange, writeHead } = this[GUARD];
+  if (exchange) {
+    this[GUARD] = { writeHead };
+    merge(exchange.headers(), { has: (name) => this.hasHeader(name), add: (name, value) => append(this, name, value) });
+  }
+  return writeHead.apply(this, args);
+};
+
+/** From where a request comes. Express's `req.ip` is slow, and needed only where it trusts proxies. */
+const addressOf = (req) => ((req.app?.enabled?.("trust proxy") ?? true) && req.ip) || req.socket.remoteAddress;
 
 /** The session of a request. */
 class Session {
