@@ -1,7 +1,7 @@
 //! A request's way through the rules of the web.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rekindle::clock::Seconds;
@@ -106,13 +106,13 @@ struct Head {
     path: String,
     headers: HeaderMap,
     authority: Option<String>,
-    ip: Option<IpAddr>,
+    ip: OnceLock<IpAddr>,
 }
 
 impl Head {
     fn request(&self) -> Request<'_> {
         let Self { method, path, headers, authority, ip } = self;
-        Request { method, path, headers, authority: authority.as_deref(), ip: *ip }
+        Request { method, path, headers, authority: authority.as_deref(), ip: ip.get().copied() }
     }
 }
 
@@ -122,27 +122,27 @@ impl Site {
     }
 
     /// A request. `path` is without the query; `lines` are its headers, `name: value` and a line feed each, in which a character stands for
-    /// the byte of that number, and of which only those in [`web::HEADERS`] matter.
+    /// the byte of that number, and of which only those in [`web::HEADERS`] matter. See [`Exchange::comes_from`], too.
     pub fn exchange(
         &self,
         method: &str,
         path: String,
         lines: &str,
         authority: Option<String>,
-        ip: Option<&str>,
     ) -> Result<Exchange, Failed> {
         let wrong = |what: &str| Problem::new(Code::InvalidRequest, format!("the request's {what} is none"));
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| wrong("method"))?;
         let mut headers = HeaderMap::new();
         for line in lines.lines() {
             let (name, value) = line.split_once(": ").unwrap_or((line, ""));
-            let value: Vec<u8> = value.chars().map(|character| character as u8).collect();
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("header"))?;
-            headers.append(name, HeaderValue::from_bytes(&value).map_err(|_| wrong("header"))?);
+            let value = match value.is_ascii() {
+                true => HeaderValue::from_str(value),
+                false => HeaderValue::from_bytes(&value.chars().map(|character| character as u8).collect::<Vec<_>>()),
+            };
+            headers.append(name, value.map_err(|_| wrong("header"))?);
         }
-        // A server on all addresses sees those of version 4 as `::ffff:…`.
-        let ip = ip.and_then(|ip| ip.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical());
-        let head = Head { method, path, headers, authority, ip };
+        let head = Head { method, path, headers, authority, ip: OnceLock::new() };
         let exchange = self.sessions.exchange(&head.request());
         Ok(Exchange { sessions: self.sessions.clone(), exchange, head: Arc::new(head) })
     }
@@ -190,6 +190,15 @@ pub enum Outcome {
 }
 
 impl Exchange {
+    /// Tells the request's address, which only matters where something is written down: to sign-ins, to elevations, and to routes of the
+    /// session's own. Once; what is no address is as none.
+    pub fn comes_from(&self, ip: &str) {
+        if let Ok(ip) = ip.parse::<IpAddr>() {
+            // A server on all addresses sees those of version 4 as `::ffff:…`.
+            let _ = self.head.ip.set(ip.to_canonical());
+        }
+    }
+
     /// The answer to give in place of the application's, if there is one.
     pub fn early(&self) -> Option<Value> {
         self.exchange.early(&self.head.request()).as_ref().map(answer)
@@ -233,7 +242,7 @@ impl Exchange {
     pub async fn session(&self, trusted: Option<&str>, mint: bool) -> Result<Outcome, Failed> {
         let trust = trusted.map(trust).transpose()?;
         Ok(match self.exchange.session(&self.head.request(), Need { trust, mint }).await {
-            Ok(session) => Outcome::Session(Session { session }),
+            Ok(session) => Outcome::Session(Session { session, head: self.head.clone() }),
             Err(refusal) => Outcome::Refusal {
                 answer: answer(&refusal.answer),
                 absent: refusal.is_absence(),
@@ -259,6 +268,7 @@ fn signed_in(signed_in: &SignedIn) -> Value {
 #[derive(Clone)]
 pub struct Session {
     session: exchange::Session,
+    head: Arc<Head>,
 }
 
 impl Session {
@@ -296,7 +306,12 @@ impl Session {
     /// Notes that the user has authenticated again: new `tokens`, with the `headers` that the answer must carry.
     pub async fn elevate(&self, auth: Value) -> Result<Value, Failed> {
         let auth = read_object("auth", auth)?;
-        Ok(signed_in(&self.session.clone().elevate(auth).await?))
+        let session = self.session.clone();
+        let session = match self.head.ip.get() {
+            Some(&ip) => session.coming_from(ip),
+            None => session,
+        };
+        Ok(signed_in(&session.elevate(auth).await?))
     }
 
     /// Refuses if the user signed in too long ago.

@@ -7,6 +7,7 @@
 //! 3. [`Exchange::session`] and [`Exchange::sign_in`]: for a handler;
 //! 4. [`Exchange::headers`]: to be added to whatever is answered.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -372,6 +373,12 @@ pub struct Session {
 }
 
 impl Session {
+    /// The same, where it is known only now from where the request came.
+    pub fn coming_from(mut self, ip: IpAddr) -> Self {
+        self.client.ip = Some(ip.to_string());
+        self
+    }
+
     /// Its id.
     pub fn id(&self) -> SessionId {
         self.verified.session

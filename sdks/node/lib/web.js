@@ -5,10 +5,13 @@
 const { asked } = require("./errors");
 const { camel, snake } = require("./shapes");
 
-/** Under what name a request carries its visit. */
-const VISIT = Symbol.for("rekindle.visit");
-/** Under what name an answer carries what its head still needs. */
-const GUARD = Symbol("rekindle.guard");
+// Beside requests and answers, not on them: Express gives each a shape of its own, and whatever is added to that is slow.
+/** The visits of requests. */
+const visits = new WeakMap();
+/** What the heads of answers still need. */
+const heads = new WeakMap();
+/** The prototypes whose answers look there. */
+const guarded = new WeakSet();
 
 class Web {
   #site;
@@ -34,7 +37,7 @@ class Web {
   visit({ method, path, headers, authority, ip }) {
     let lines = "";
     for (const [name, value] of headers) lines += this.#line(name, value);
-    return new Visit(this.#site.exchange(method, path, lines, authority, ip));
+    return new Visit(this.#site.exchange(method, path, lines, authority), () => ip);
   }
 
   /** A header as an exchange reads it; nothing, if it does not look at it. */
@@ -43,15 +46,21 @@ class Web {
     return this.#wanted.has(lower) ? `${lower}: ${value}\n` : "";
   }
 
-  /** A request of `node:http` or `node:http2`, and of what is built on it; `ip` if a framework knows better than the socket. */
-  visitOf(req, ip) {
-    if (req[VISIT]) return req[VISIT];
-    ip ??= addressOf(req);
-    const { method, rawHeaders } = req;
-    let lines = "";
-    for (let at = 0; at < rawHeaders.length; at += 2) lines += this.#line(rawHeaders[at], rawHeaders[at + 1]);
+  /** A request of `node:http` or `node:http2`, and of what is built on it; `address` says from where it comes. */
+  visitOf(req, address = () => req.ip ?? req.socket.remoteAddress) {
+    const known = visits.get(req);
+    if (known) return known;
+    const { rawHeaders } = req;
+    let [lines, authority] = [""];
+    for (let at = 0; at < rawHeaders.length; at += 2) {
+      const [name, value] = [rawHeaders[at], rawHeaders[at + 1]];
+      if (name === ":authority") authority = value;
+      else lines += this.#line(name, value);
+    }
     const [path] = (req.originalUrl ?? req.url).split("?");
-    return (req[VISIT] = new Visit(this.#site.exchange(method, path, lines, req.headers[":authority"], ip)));
+    const visit = new Visit(this.#site.exchange(req.method, path, lines, authority), address);
+    visits.set(req, visit);
+    return visit;
   }
 
   /** Middleware `(req, res, next)` for Express, Connect and `node:http`: for every request, and before anything that needs a session. */
@@ -118,7 +127,7 @@ class Web {
       fastify.decorateRequest("rekindle", null);
       // The routes' bodies are read by Fastify, whatever they say they are.
       fastify.addHook("onRequest", async (request, reply) => {
-        const visit = this.visitOf(request.raw, request.ip);
+        const visit = this.visitOf(request.raw, () => request.ip);
         request.rekindle = visit;
         const answer = await visit.own(() => bodyOf(request.raw, visit.longestBody));
         if (answer) return give(reply, answer);
@@ -144,7 +153,7 @@ class Web {
   /** Middleware for Koa; then `ctx.state.rekindle` is the visit. */
   koa() {
     return async (ctx, next) => {
-      const visit = this.visitOf(ctx.req, ctx.ip);
+      const visit = this.visitOf(ctx.req, () => ctx.ip);
       ctx.state.rekindle = visit;
       const give = ({ status, headers, body }) => {
         ctx.status = status;
@@ -214,11 +223,22 @@ class Web {
 /** One request, and what its answer needs. */
 class Visit {
   #exchange;
+  /** Asked when it is needed: Express takes its time to find out. */
+  #address;
   /** What a sign-in, a sign-out or an elevation gives to the answer. */
   #given = [];
 
-  constructor(exchange) {
+  constructor(exchange, address) {
     this.#exchange = exchange;
+    this.#address = address;
+  }
+
+  /** The native half, once it knows from where the request comes: whatever is written down says that. */
+  #located() {
+    const ip = this.#address?.();
+    this.#address = undefined;
+    if (ip) this.#exchange.comesFrom(ip);
+    return this.#exchange;
   }
 
   /** How many bytes of a body `own` reads at most. */
@@ -228,16 +248,16 @@ class Visit {
 
   /** The answer to give in place of the application's, if there is one; `body` reads the request's. */
   async own(body) {
-    let answer = this.#exchange.early();
-    if (!answer && this.#exchange.isRoute()) answer = await asked(this.#exchange.answer(await body()));
-    return answer ?? undefined;
+    const early = this.#exchange.early();
+    if (early === false) return undefined;
+    return early === true ? asked(this.#located().answer(await body())) : early;
   }
 
   /** The request's session. Throws a `Refusal` without a good one. */
   async session({ trust, mint = false } = {}) {
-    const { session, refusal, absent, code } = await asked((async () => this.#exchange.session(trust, mint))());
-    if (!session) throw new Refusal(refusal, absent, code);
-    return new Session(session, (headers) => this.#give(headers));
+    const found = await asked((async () => this.#exchange.session(trust, mint))());
+    if (found.answer) throw new Refusal(found.answer, found.absent, found.code);
+    return new Session(found, { give: (headers) => this.#give(headers), locate: () => this.#located() });
   }
 
   /** The same, or undefined where there is none, or its token has expired. */
@@ -250,13 +270,13 @@ class Visit {
 
   /** Starts a session; with `remember: false` its cookies end with the browser. `headers` belong to the answer, and `headers()` has them. */
   async signIn(start, { remember = true } = {}) {
-    const { tokens, headers } = await asked(this.#exchange.signIn(snake(start), remember));
+    const { tokens, headers } = await asked(this.#located().signIn(snake(start), remember));
     return { tokens: camel(tokens), headers: this.#give(headers) };
   }
 
   /** Rotates the request's refresh token; the answer of the route that does so. */
   refresh() {
-    return asked(this.#exchange.refresh());
+    return asked(this.#located().refresh());
   }
 
   /** The headers that take this client's cookies back. */
@@ -284,33 +304,38 @@ class Visit {
 
   /** Adds it to an answer of `node:http` when its headers are written. */
   guard(res) {
-    res[GUARD] = { exchange: this.#exchange, writeHead: res.writeHead };
-    res.writeHead = guarded;
+    heads.set(res, this.#exchange);
+    // Express has a prototype for the answers of each application, and those of mounted ones inherit from it.
+    let app = res.app;
+    while (app?.parent) app = app.parent;
+    const kind = app?.response ?? res;
+    if (guarded.has(kind)) return;
+    guarded.add(kind);
+    kind.writeHead = guarding(kind.writeHead);
   }
 }
 
-/** In place of an answer's `writeHead`. One function for all: a new one for each answer is slow in V8, because then every answer has a shape of its own. */
-const guarded = function (...args) {
-  const { exchange, writeHead } = this[GUARD];
-  if (exchange) {
-    this[GUARD] = { writeHead };
-    merge(exchange.headers(), { has: (name) => this.hasHeader(name), add: (name, value) => append(this, name, value) });
-  }
-  return writeHead.apply(this, args);
-};
-
-/** From where a request comes. Express's `req.ip` is slow, and needed only where it trusts proxies. */
-const addressOf = (req) => ((req.app?.enabled?.("trust proxy") ?? true) && req.ip) || req.socket.remoteAddress;
+/** In place of `writeHead`: adds what the head of this answer needs. */
+const guarding = (writeHead) =>
+  function (...args) {
+    const exchange = heads.get(this);
+    if (exchange) {
+      heads.delete(this);
+      merge(exchange.headers(), { has: (name) => this.hasHeader(name), add: (name, value) => append(this, name, value) });
+    }
+    return writeHead.apply(this, args);
+  };
 
 /** The session of a request. */
 class Session {
   #session;
-  #give;
+  /** What its visit does for it. */
+  #visit;
   #says;
 
-  constructor(session, give) {
+  constructor(session, visit) {
     this.#session = session;
-    this.#give = give;
+    this.#visit = visit;
   }
 
   /** Its id. */
@@ -345,13 +370,14 @@ class Session {
 
   /** Ends it, and takes the cookies back from the answer's client. */
   async signOut(res) {
-    return this.#carry(res, this.#give(await asked(this.#session.signOut())));
+    return this.#carry(res, this.#visit.give(await asked(this.#session.signOut())));
   }
 
   /** Notes that the user has authenticated again, and gives new tokens to the answer's client. */
   async elevate(res, auth) {
+    this.#visit.locate();
     const { tokens, headers } = await asked(this.#session.elevate(snake({ time: new Date(), amr: [], ...auth })));
-    this.#carry(res, this.#give(headers));
+    this.#carry(res, this.#visit.give(headers));
     return camel(tokens);
   }
 
@@ -405,14 +431,10 @@ const append = (res, name, value) => {
 
 const joined = (before, value) => (before === undefined ? value : `${before}, ${value}`);
 
-/** Adds what an answer does not have, cookies beside its cookies. */
+/** Adds what an answer does not have, cookies beside its cookies; of ours, what a sign-in says goes before what every personal answer says. */
 const merge = (headers, { has, add }) => {
-  const own = new Set(headers.map(([name]) => name).filter((name) => !MANY.has(name) && has(name)));
   for (const [name, value] of headers) {
-    if (own.has(name)) continue;
-    add(name, value);
-    // What a sign-in says goes before what every personal answer says.
-    if (!MANY.has(name)) own.add(name);
+    if (MANY.has(name) || !has(name)) add(name, value);
   }
 };
 

@@ -1,7 +1,7 @@
 //! A request's way through the rules of the web.
 
 use napi::{
-    Env,
+    Either, Env,
     bindgen_prelude::{Buffer, Result},
 };
 use napi_derive::napi;
@@ -32,10 +32,8 @@ impl Site {
         path: String,
         lines: String,
         authority: Option<String>,
-        ip: Option<String>,
     ) -> Result<Exchange> {
-        let exchange = self.site.exchange(&method, path, &lines, authority, ip.as_deref()).map_err(thrown)?;
-        Ok(Exchange { exchange })
+        Ok(Exchange { exchange: self.site.exchange(&method, path, &lines, authority).map_err(thrown)? })
     }
 
     /// The token against CSRF of a session's generation, where there is a key.
@@ -63,34 +61,32 @@ pub struct Exchange {
     exchange: rekindle_binding::Exchange,
 }
 
-/// As [`rekindle_binding::Outcome`]: a session, or the answer that there is none.
+/// As [`rekindle_binding::Outcome::Refusal`].
 #[napi(object, object_from_js = false)]
-pub struct NativeOutcome {
-    /// The session, if it is good.
-    pub session: Option<Session>,
-    /// The answer, if it is not.
-    pub refusal: Option<Value>,
+pub struct NativeRefusal {
+    /// The answer that says so to the client.
+    pub answer: Value,
     /// Whether there just is no session, or its token has expired.
     pub absent: bool,
     /// The problem's code.
-    pub code: Option<&'static str>,
+    pub code: &'static str,
 }
 
 #[napi]
 impl Exchange {
-    /// The answer to give in place of the application's, if there is one.
+    /// Tells the request's address: only what is written down needs it.
     #[napi]
-    pub fn early(&self) -> Option<Value> {
-        self.exchange.early()
+    pub fn comes_from(&self, ip: String) {
+        self.exchange.comes_from(&ip);
     }
 
-    /// Whether the request is for a route of the session's own.
+    /// The answer to give in place of the application's; or whether the request is for a route of the session's own.
     #[napi]
-    pub fn is_route(&self) -> bool {
-        self.exchange.is_route()
+    pub fn early(&self) -> Either<Value, bool> {
+        self.exchange.early().map_or_else(|| Either::B(self.exchange.is_route()), Either::A)
     }
 
-    /// Answers it.
+    /// Answers a request for a route of the session's own.
     #[napi]
     pub async fn answer(&self, body: Buffer) -> Result<Value> {
         self.exchange.answer(&body).await.map_err(thrown)
@@ -127,16 +123,12 @@ impl Exchange {
         env: &'env Env,
         trusted: Option<String>,
         mint: bool,
-    ) -> Result<Prompt<'env, NativeOutcome>> {
+    ) -> Result<Prompt<'env, Either<Session, NativeRefusal>>> {
         let exchange = self.exchange.clone();
         begun(env, async move {
             Ok(match exchange.session(trusted.as_deref(), mint).await.map_err(thrown)? {
-                Outcome::Session(session) => {
-                    NativeOutcome { session: Some(Session { session }), refusal: None, absent: false, code: None }
-                }
-                Outcome::Refusal { answer, absent, code } => {
-                    NativeOutcome { session: None, refusal: Some(answer), absent, code: Some(code) }
-                }
+                Outcome::Session(session) => Either::A(Session { session }),
+                Outcome::Refusal { answer, absent, code } => Either::B(NativeRefusal { answer, absent, code }),
             })
         })
     }

@@ -36,7 +36,10 @@ impl Site {
         authority: Option<String>,
         ip: Option<&str>,
     ) -> PyResult<Exchange> {
-        let exchange = self.site.exchange(method, path, lines, authority, ip).map_err(thrown)?;
+        let exchange = self.site.exchange(method, path, lines, authority).map_err(thrown)?;
+        if let Some(ip) = ip {
+            exchange.comes_from(ip);
+        }
         Ok(Exchange { exchange: InProcess::new(exchange) })
     }
 
