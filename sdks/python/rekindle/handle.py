@@ -405,13 +405,13 @@ class _Methods:
 
 
 class _Done:
-    """Work that is done."""
+    """Work that is done, as `Pending` is asked for it."""
+
+    def done(self) -> bool:
+        return True
 
     def wait(self) -> None:
         return None
-
-    def later(self, told: Callable[[Any, BaseException | None], object]) -> None:
-        told(None, None)
 
 
 def _tokens(said: str) -> Tokens:
