@@ -83,9 +83,14 @@ pub fn answer(answer: &Answer) -> Value {
 }
 
 /// Pairs of name and value; `set-cookie` may come several times. Bytes are the characters of that number.
+pub fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
+}
+
+/// [`pairs`] within other JSON.
 pub fn headers(headers: &HeaderMap) -> Value {
-    let text = |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect::<String>();
-    headers.iter().map(|(name, value)| json!([name.as_str(), text(value)])).collect()
+    json!(pairs(headers))
 }
 
 /// New tokens.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     Failed,
     handle::{PatchInput, StartInput},
-    json::{answer, headers, parse, read_object, tokens, verified},
+    json::{answer, headers, pairs, parse, read_object, tokens, verified},
 };
 
 /// What an application decides once about its sessions on the web.
@@ -234,8 +234,8 @@ impl Exchange {
     }
 
     /// What the answer needs beside its own headers.
-    pub fn headers(&self) -> Value {
-        headers(&self.exchange.headers())
+    pub fn headers(&self) -> Vec<(String, String)> {
+        pairs(&self.exchange.headers())
     }
 
     /// The request's session, trusted as `trusted` says, or as the site does; with `mint`, an expired access token does not matter.

@@ -5,12 +5,9 @@
 const { asked } = require("./errors");
 const { camel, snake } = require("./shapes");
 
-// Beside requests and answers, not on them: Express gives each a shape of its own, and whatever is added to that is slow.
-/** The visits of requests. */
-const visits = new WeakMap();
-/** What the heads of answers still need. */
-const heads = new WeakMap();
-/** The prototypes whose answers look there. */
+/** Under what name a request carries its visit; a `WeakMap` would cost more than the rest of it. */
+const VISIT = Symbol.for("rekindle.visit");
+/** Answers, and prototypes of answers, whose `writeHead` is ours. */
 const guarded = new WeakSet();
 
 class Web {
@@ -48,7 +45,7 @@ class Web {
 
   /** A request of `node:http` or `node:http2`, and of what is built on it; `address` says from where it comes. */
   visitOf(req, address = () => req.ip ?? req.socket.remoteAddress) {
-    const known = visits.get(req);
+    const known = req[VISIT];
     if (known) return known;
     const { rawHeaders } = req;
     let [lines, authority] = [""];
@@ -59,7 +56,7 @@ class Web {
     }
     const [path] = (req.originalUrl ?? req.url).split("?");
     const visit = new Visit(this.#site.exchange(req.method, path, lines, authority), address);
-    visits.set(req, visit);
+    req[VISIT] = visit;
     return visit;
   }
 
@@ -225,6 +222,7 @@ class Visit {
   #exchange;
   /** Asked when it is needed: Express takes its time to find out. */
   #address;
+  #isGuarding = false;
   /** What a sign-in, a sign-out or an elevation gives to the answer. */
   #given = [];
 
@@ -304,8 +302,9 @@ class Visit {
 
   /** Adds it to an answer of `node:http` when its headers are written. */
   guard(res) {
-    heads.set(res, this.#exchange);
-    // Express has a prototype for the answers of each application, and those of mounted ones inherit from it.
+    this.#isGuarding = true;
+    // Express has a prototype for the answers of each application, and those of mounted ones inherit from it. Each answer has a shape of its
+    // own, so that whatever is added to it is slow.
     let app = res.app;
     while (app?.parent) app = app.parent;
     const kind = app?.response ?? res;
@@ -313,16 +312,19 @@ class Visit {
     guarded.add(kind);
     kind.writeHead = guarding(kind.writeHead);
   }
+
+  /** Adds it, where it was not. */
+  complete(res) {
+    if (!this.#isGuarding) return;
+    this.#isGuarding = false;
+    merge(this.#exchange.headers(), { has: (name) => res.hasHeader(name), add: (name, value) => append(res, name, value) });
+  }
 }
 
 /** In place of `writeHead`: adds what the head of this answer needs. */
 const guarding = (writeHead) =>
   function (...args) {
-    const exchange = heads.get(this);
-    if (exchange) {
-      heads.delete(this);
-      merge(exchange.headers(), { has: (name) => this.hasHeader(name), add: (name, value) => append(this, name, value) });
-    }
+    this.req[VISIT]?.complete(this);
     return writeHead.apply(this, args);
   };
 

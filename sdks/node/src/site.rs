@@ -26,13 +26,7 @@ impl Site {
 impl Site {
     /// A request. `lines` are its headers, `name: value` and a line feed each; `path` is without the query.
     #[napi]
-    pub fn exchange(
-        &self,
-        method: String,
-        path: String,
-        lines: String,
-        authority: Option<String>,
-    ) -> Result<Exchange> {
+    pub fn exchange(&self, method: String, path: String, lines: String, authority: Option<String>) -> Result<Exchange> {
         Ok(Exchange { exchange: self.site.exchange(&method, path, &lines, authority).map_err(thrown)? })
     }
 
@@ -112,8 +106,8 @@ impl Exchange {
 
     /// What the answer needs beside its own headers.
     #[napi]
-    pub fn headers(&self) -> Value {
-        self.exchange.headers()
+    pub fn headers(&self) -> Vec<Vec<String>> {
+        self.exchange.headers().into_iter().map(|(name, value)| vec![name, value]).collect()
     }
 
     /// The request's session; a promise only where something has to be waited for.

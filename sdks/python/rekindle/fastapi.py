@@ -17,11 +17,13 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import _native
 from .errors import RekindleError
 from .shapes import Tokens, Trust
 from .web import Answer, AsyncSession, AsyncVisit, AsyncWeb, Refusal, Web, answer_of, merged
 
 _VISIT = "rekindle"
+_WANTED = frozenset(name.encode() for name in _native.Site.headers())
 
 
 class SessionMiddleware:
@@ -59,7 +61,9 @@ class SessionMiddleware:
         await (self._app if own is None else _response(own))(scope, receive, sending)
 
     async def _visit(self, scope: Scope) -> AsyncVisit:
-        headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        # Their names are in small letters.
+        wanted = (pair for pair in scope["headers"] if pair[0] in _WANTED)
+        headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in wanted)
         client = scope.get("client")
         # A WebSocket begins with a request that reads; its scope does not say so.
         method = scope.get("method", "GET")

@@ -238,7 +238,7 @@ class _Visit:
 
     def headers(self) -> Headers:
         """What the answer needs beside its own headers, once it is there: see `merged`."""
-        return [*self._given, *_headers(read(self._exchange.headers()))]
+        return [*self._given, *self._exchange.headers()]
 
     def _early(self) -> Answer | None:
         early = self._exchange.early()

@@ -102,8 +102,8 @@ impl Exchange {
     }
 
     /// What the answer needs beside its own headers.
-    fn headers(&self) -> String {
-        self.exchange.headers().to_string()
+    fn headers(&self) -> Vec<(String, String)> {
+        self.exchange.headers()
     }
 
     /// The request's session; or the answer that there is none, whether it is just absent, and why.
