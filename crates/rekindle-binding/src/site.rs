@@ -282,6 +282,11 @@ impl Session {
         self.session.user_id().to_string()
     }
 
+    /// When its access token expires, in milliseconds since 1970.
+    pub fn expires_at_millis(&self) -> i64 {
+        self.session.verified().expires_at.millis()
+    }
+
     /// What its access token says.
     pub fn verified(&self) -> Value {
         verified(self.session.verified())

@@ -3,23 +3,23 @@
 "use strict";
 
 const { asked, told } = require("./errors");
+const { Memory } = require("./memory");
 const { Host } = require("./native");
 const { Sessions } = require("./sessions");
 const { camel, snake } = require("./shapes");
 const { Web } = require("./web");
 
-/** How many verified tokens are remembered on this side of the border, and for how many milliseconds. */
-const [REMEMBERED, REMEMBERED_FOR] = [10_000, 500];
-
-/** The present moment, which does not go back. */
-const now = () => performance.now();
+/** How many verified tokens are remembered on this side of the border, and how many requests with a session. */
+const [TOKENS, REQUESTS] = [10_000, 1_000];
 
 class Rekindle {
   #host;
   #place;
   #native;
-  /** By token: until when to believe it, when it expires, and what it says. */
-  #known = new Map();
+  /** What tokens say. */
+  #known = new Memory(TOKENS);
+  /** That, and what the requests of each `web` were. */
+  #memories = [this.#known];
 
   /** Made by `embedded` and `remote`. */
   constructor(host, place, native) {
@@ -28,7 +28,7 @@ class Rekindle {
     this.#native = native;
     this.sessions = new Sessions(this);
     // What ended is forgotten at once, and not in half a second.
-    native.onRevoked(() => this.#known.clear());
+    native.onRevoked(() => this.#forget());
   }
 
   /** The engine in this process. */
@@ -83,9 +83,7 @@ class Rekindle {
   }
 
   async verify(accessToken, { trust = "fail-open" } = {}) {
-    const known = trust === "fail-open" && this.#known.get(accessToken);
-    if (known && known.until > now() && known.says.expiresAt > Date.now()) return known.says;
-    return this.#verify(accessToken, trust);
+    return (trust === "fail-open" && this.#known.get(accessToken)) || this.#verify(accessToken, trust);
   }
 
   async #verify(accessToken, trust) {
@@ -97,9 +95,7 @@ class Rekindle {
       throw told(error);
     }
     says = Object.freeze(camel(says));
-    // The oldest goes: a token in use comes back.
-    if (this.#known.size >= REMEMBERED) this.#known.delete(this.#known.keys().next().value);
-    this.#known.set(accessToken, { until: now() + REMEMBERED_FOR, says });
+    this.#known.set(accessToken, says, says.expiresAt);
     return says;
   }
 
@@ -126,8 +122,12 @@ class Rekindle {
   /** What this process ended it does not believe a moment longer. */
   async #forgetting(promise) {
     const done = await asked(promise);
-    this.#known.clear();
+    this.#forget();
     return done;
+  }
+
+  #forget() {
+    for (const memory of this.#memories) memory.clear();
   }
 
   async list(list = {}) {
@@ -158,7 +158,11 @@ class Rekindle {
   web(settings = {}) {
     try {
       const { csrfKey, ...rest } = settings;
-      return new Web(this.#native.site(snake(rest), csrfKey && Buffer.from(csrfKey)));
+      const site = this.#native.site(snake(rest), csrfKey && Buffer.from(csrfKey));
+      // Whoever wants to know more of each session than that it was good a moment ago asks each time.
+      const memory = (rest.trust ?? "fail-open") === "fail-open" ? new Memory(REQUESTS) : undefined;
+      if (memory) this.#memories.push(memory);
+      return new Web(site, memory, () => this.#forget());
     } catch (error) {
       throw told(error);
     }

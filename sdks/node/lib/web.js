@@ -13,11 +13,16 @@ const guarded = new WeakSet();
 class Web {
   #site;
   #wanted;
+  /** By method and headers: what was found for another request a moment ago. */
+  #memory;
+  #forget;
 
   /** Made by `Rekindle.web`. */
-  constructor(site) {
+  constructor(site, memory, forget) {
     this.#site = site;
     this.#wanted = new Set(site.headers());
+    this.#memory = memory;
+    this.#forget = forget;
   }
 
   /** The token against CSRF of a session's generation; undefined without a `csrfKey`. */
@@ -34,7 +39,16 @@ class Web {
   visit({ method, path, headers, authority, ip }) {
     let lines = "";
     for (const [name, value] of headers) lines += this.#line(name, value);
-    return new Visit(this.#site.exchange(method, path, lines, authority), () => ip);
+    return this.#visit(method, path, lines, authority, () => ip);
+  }
+
+  #visit(method, path, lines, authority, address) {
+    const begin = () => this.#site.exchange(method, path, lines, authority);
+    // Only the session's own routes look at the path.
+    const memory = path.includes("/session/") ? undefined : this.#memory;
+    const key = `${method} ${authority}\n${lines}`;
+    const remember = (found, expiresAt) => memory?.set(key, found, expiresAt);
+    return new Visit({ begin, address, forget: this.#forget, known: memory?.get(key), remember });
   }
 
   /** A header as an exchange reads it; nothing, if it does not look at it. */
@@ -55,9 +69,7 @@ class Web {
       else lines += this.#line(name, value);
     }
     const [path] = (req.originalUrl ?? req.url).split("?");
-    const visit = new Visit(this.#site.exchange(req.method, path, lines, authority), address);
-    req[VISIT] = visit;
-    return visit;
+    return (req[VISIT] = this.#visit(req.method, path, lines, authority, address));
   }
 
   /** Middleware `(req, res, next)` for Express, Connect and `node:http`: for every request, and before anything that needs a session. */
@@ -219,22 +231,31 @@ class Web {
 
 /** One request, and what its answer needs. */
 class Visit {
-  #exchange;
-  /** Asked when it is needed: Express takes its time to find out. */
-  #address;
+  /** `begin` makes the native half; `address` says from where the request comes; `known` is what was found for one like it, `remember` keeps that. */
+  #about;
+  #begun;
+  #isLocated = false;
   #isGuarding = false;
+  /** Whether `own` found that the application is to answer. */
+  #isTheirs = false;
+  /** Whether a session was asked for: the answer is for nobody else. */
+  #isPersonal = false;
   /** What a sign-in, a sign-out or an elevation gives to the answer. */
   #given = [];
 
-  constructor(exchange, address) {
-    this.#exchange = exchange;
-    this.#address = address;
+  constructor(about) {
+    this.#about = about;
   }
 
-  /** The native half, once it knows from where the request comes: whatever is written down says that. */
+  /** The native half, which the likes of a known request need not have. */
+  get #exchange() {
+    return (this.#begun ??= this.#about.begin());
+  }
+
+  /** The same, once it knows from where the request comes: whatever is written down says that. Express takes its time to find out. */
   #located() {
-    const ip = this.#address?.();
-    this.#address = undefined;
+    const ip = this.#isLocated ? undefined : this.#about.address();
+    this.#isLocated = true;
     if (ip) this.#exchange.comesFrom(ip);
     return this.#exchange;
   }
@@ -246,16 +267,31 @@ class Visit {
 
   /** The answer to give in place of the application's, if there is one; `body` reads the request's. */
   async own(body) {
+    if (this.#about.known) return undefined;
     const early = this.#exchange.early();
-    if (early === false) return undefined;
-    return early === true ? asked(this.#located().answer(await body())) : early;
+    this.#isTheirs = early === false;
+    if (early !== true) return early || undefined;
+    const answer = await asked(this.#located().answer(await body()));
+    // It may have ended sessions.
+    this.#about.forget();
+    return answer;
   }
 
   /** The request's session. Throws a `Refusal` without a good one. */
   async session({ trust, mint = false } = {}) {
+    this.#isPersonal = true;
+    const { known, remember, forget } = this.#about;
+    const native = (trust === undefined && known?.native) || (await this.#native(trust, mint));
+    if (trust === undefined && !mint && this.#isTheirs) remember({ native, headers: this.#exchange.headers() }, native.expiresAt);
+    // What is written down says from where this very request comes.
+    const located = () => (this.#located(), this.#native(trust, mint));
+    return new Session(native, { give: (headers) => this.#give(headers), located, forget });
+  }
+
+  async #native(trust, mint) {
     const found = await asked((async () => this.#exchange.session(trust, mint))());
     if (found.answer) throw new Refusal(found.answer, found.absent, found.code);
-    return new Session(found, { give: (headers) => this.#give(headers), locate: () => this.#located() });
+    return found;
   }
 
   /** The same, or undefined where there is none, or its token has expired. */
@@ -273,8 +309,10 @@ class Visit {
   }
 
   /** Rotates the request's refresh token; the answer of the route that does so. */
-  refresh() {
-    return asked(this.#located().refresh());
+  async refresh() {
+    const answer = await asked(this.#located().refresh());
+    this.#about.forget();
+    return answer;
   }
 
   /** The headers that take this client's cookies back. */
@@ -289,7 +327,11 @@ class Visit {
 
   /** What the answer needs beside its own headers, as pairs. */
   headers() {
-    return [...this.#given, ...this.#exchange.headers()];
+    return [...this.#given, ...this.#headers()];
+  }
+
+  #headers() {
+    return (this.#isPersonal && this.#about.known?.headers) || this.#exchange.headers();
   }
 
   /** Adds it to a `Response`. */
@@ -317,7 +359,7 @@ class Visit {
   complete(res) {
     if (!this.#isGuarding) return;
     this.#isGuarding = false;
-    merge(this.#exchange.headers(), { has: (name) => res.hasHeader(name), add: (name, value) => append(res, name, value) });
+    merge(this.#headers(), { has: (name) => res.hasHeader(name), add: (name, value) => append(res, name, value) });
   }
 }
 
@@ -372,13 +414,16 @@ class Session {
 
   /** Ends it, and takes the cookies back from the answer's client. */
   async signOut(res) {
-    return this.#carry(res, this.#visit.give(await asked(this.#session.signOut())));
+    const headers = await asked(this.#session.signOut());
+    this.#visit.forget();
+    return this.#carry(res, this.#visit.give(headers));
   }
 
   /** Notes that the user has authenticated again, and gives new tokens to the answer's client. */
   async elevate(res, auth) {
-    this.#visit.locate();
-    const { tokens, headers } = await asked(this.#session.elevate(snake({ time: new Date(), amr: [], ...auth })));
+    const session = await this.#visit.located();
+    const { tokens, headers } = await asked(session.elevate(snake({ time: new Date(), amr: [], ...auth })));
+    this.#visit.forget();
     this.#carry(res, this.#visit.give(headers));
     return camel(tokens);
   }

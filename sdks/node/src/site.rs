@@ -154,6 +154,12 @@ impl Session {
         self.session.user_id()
     }
 
+    /// When its access token expires, as JavaScript counts.
+    #[napi(getter)]
+    pub fn expires_at(&self) -> f64 {
+        self.session.expires_at_millis() as f64
+    }
+
     /// What its access token says.
     #[napi(getter)]
     pub fn verified(&self) -> Value {

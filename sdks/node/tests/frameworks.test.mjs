@@ -36,6 +36,7 @@ const onExpress = () => {
   });
   app.get("/me", web.required(), (req, res) => res.json({ user: req.session.userId }));
   app.get("/rendered", web.required({ mint: true }), (req, res) => res.json({ user: req.session.userId }));
+  app.get("/open", (req, res) => res.json({}));
   app.get("/maybe", async (req, res) => res.json({ user: (await web.sessionIfAny(req))?.userId ?? null }));
   app.post("/logout", web.required(), async (req, res) => {
     await req.session.signOut(res);
@@ -53,6 +54,7 @@ const onFastify = async () => {
   });
   app.get("/me", async ({ rekindle }) => ({ user: (await rekindle.session()).userId }));
   app.get("/rendered", async ({ rekindle }) => ({ user: (await rekindle.session({ mint: true })).userId }));
+  app.get("/open", async () => ({}));
   app.get("/maybe", async ({ rekindle }) => ({ user: (await rekindle.sessionIfAny())?.userId ?? null }));
   app.post("/logout", async ({ rekindle }) => {
     await (await rekindle.session()).signOut();
@@ -69,6 +71,7 @@ const onKoa = () => {
     const visit = ctx.state.rekindle;
     if (ctx.path === "/login") await visit.signIn({ userId: ctx.query.user });
     else if (ctx.path === "/logout") await (await visit.session()).signOut();
+    else if (ctx.path === "/open") return (ctx.body = {});
     else if (ctx.path === "/maybe") return (ctx.body = { user: (await visit.sessionIfAny())?.userId ?? null });
     else return (ctx.body = { user: (await visit.session({ mint: ctx.path === "/rendered" })).userId });
     ctx.body = {};
@@ -85,6 +88,7 @@ const onHono = () => {
   });
   app.get("/me", async (c) => c.json({ user: (await c.get("rekindle").session()).userId }));
   app.get("/rendered", async (c) => c.json({ user: (await c.get("rekindle").session({ mint: true })).userId }));
+  app.get("/open", async (c) => c.json({}));
   app.get("/maybe", async (c) => c.json({ user: (await c.get("rekindle").sessionIfAny())?.userId ?? null }));
   app.post("/logout", async (c) => {
     await (await c.get("rekindle").session()).signOut();
@@ -101,6 +105,7 @@ const onRequests = () => {
     const { pathname, searchParams } = new URL(request.url);
     if (pathname === "/login") await visit.signIn({ userId: searchParams.get("user") });
     else if (pathname === "/logout") await (await visit.session()).signOut();
+    else if (pathname === "/open") return Response.json({});
     else if (pathname === "/maybe") return Response.json({ user: (await visit.sessionIfAny())?.userId ?? null });
     else return Response.json({ user: (await visit.session({ mint: pathname === "/rendered" })).userId });
     return Response.json({});
@@ -214,6 +219,25 @@ for (const [name, start] of Object.entries({ Express: onExpress, Fastify: onFast
       const script = await browser.ask("GET", "/auth/session/refresh.js");
       assert.match(script.headers.get("content-type"), /javascript/);
       assert.deepEqual((await browser.ask("GET", "/rendered")).body, { user: "dave" });
+    });
+
+    it("answers each request by itself, although the one before had the same headers", async () => {
+      const browser = new Browser(server);
+      await browser.ask("POST", "/login?user=frank");
+      const list = await browser.ask("GET", "/auth/session/list");
+      const { id } = list.body.items.find(({ current }) => current);
+      for (let turn = 0; turn < 3; turn++) {
+        const me = await browser.ask("GET", "/me");
+        assert.deepEqual([me.body, me.headers.get("cache-control")], [{ user: "frank" }, "private, no-store"]);
+        // Who asks for no session may be answered from a cache.
+        const open = await browser.ask("GET", "/open");
+        assert.deepEqual([open.status, open.headers.get("cache-control")], [200, null]);
+      }
+      const foreign = { headers: { "sec-fetch-site": "cross-site", origin: "https://evil.example" } };
+      assert.equal((await browser.ask("POST", "/logout", foreign)).status, 403);
+      await rekindle.revoke(id);
+      const over = await browser.ask("GET", "/me");
+      assert.deepEqual([over.status, over.body.code], [401, "session_revoked"]);
     });
 
     it("lists and revokes the user's own sessions", async () => {
