@@ -75,14 +75,15 @@ class Web {
   /** Middleware `(req, res, next)` for Express, Connect and `node:http`: for every request, and before anything that needs a session. */
   express() {
     return (req, res, next) => {
-      this.#serve(req, res).then((served) => served || next(), next);
+      const visit = this.visitOf(req);
+      visit.guard(res);
+      if (visit.isKnown) next();
+      else this.#serve(visit, req, res).then((served) => served || next(), next);
     };
   }
 
   /** Whether a request of `node:http` was answered. */
-  async #serve(req, res) {
-    const visit = this.visitOf(req);
-    visit.guard(res);
+  async #serve(visit, req, res) {
     const answer = await visit.own(() => bodyOf(req, visit.longestBody));
     if (answer) send(res, answer);
     return answer !== undefined;
@@ -260,6 +261,11 @@ class Visit {
     return this.#exchange;
   }
 
+  /** Whether one like it was for the application a moment ago: then `own` need not be asked. */
+  get isKnown() {
+    return this.#about.known !== undefined;
+  }
+
   /** How many bytes of a body `own` reads at most. */
   get longestBody() {
     return this.#exchange.longestBody;
@@ -267,7 +273,7 @@ class Visit {
 
   /** The answer to give in place of the application's, if there is one; `body` reads the request's. */
   async own(body) {
-    if (this.#about.known) return undefined;
+    if (this.isKnown) return undefined;
     const early = this.#exchange.early();
     this.#isTheirs = early === false;
     if (early !== true) return early || undefined;
