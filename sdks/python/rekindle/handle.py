@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from time import monotonic, time
 from typing import Any, Literal, TypedDict
 
 from . import _native
 from ._native import NativeError
 from .errors import OpenError, told
+from .memory import Memory
 from .sessions import AsyncSessions, Sessions
 from .shapes import (
     Auth,
@@ -39,7 +38,7 @@ from .ways import Awaiting, Blocking, Call, later, method, read
 from .web import AsyncWeb, Web, WebCore
 
 # How many verified tokens are remembered on this side of the border, and for how many seconds.
-_REMEMBERED, _REMEMBERED_FOR = 10_000, 0.5
+_REMEMBERED = 10_000
 
 
 class Place(TypedDict, total=False):
@@ -99,7 +98,9 @@ class _Core:
     def __init__(self, host: _Host, place: Place) -> None:
         self.host = host
         self.place: Place = {"product": "default", "env": "dev", "tag": "default", **place}
-        self.known: dict[str, tuple[float, Verified]] = {}
+        # What tokens say.
+        self.known: Memory[Verified] = Memory(_REMEMBERED)
+        self._memories: list[Memory[Any]] = [self.known]
         self._native: _native.Handle | None = None
         self._lock = threading.Lock()
         self._told: list[Callable[[Revocation], object]] = []
@@ -140,37 +141,38 @@ class _Core:
         self._told.append(callback)
 
     def _revoked(self, session_id: str, below_generation: int | None) -> None:
-        self.known.clear()
+        self.forget()
         for callback in self._told:
             callback(Revocation(session_id, below_generation))
 
     def believed(self, token: str, trust: Trust) -> Verified | None:
         """What a token says that was verified a moment ago."""
-        known = self.known.get(token)
-        if known is not None and monotonic() < known[0] and trust == "fail-open":
-            return known[1]
-        self.known.pop(token, None)
+        if trust == "fail-open":
+            return self.known.get(token)
+        self.known.forget(token)
         return None
 
     def remember(self, token: str, said: str) -> Verified:
         """What a token says that was verified just now."""
         says = verified_of(read(said))
-        if len(self.known) >= _REMEMBERED:
-            # The oldest goes: a token in use comes back. Another thread may have been there first.
-            with contextlib.suppress(StopIteration, RuntimeError):
-                self.known.pop(next(iter(self.known)), None)
-        life = says.expires_at.timestamp() - time()
-        self.known[token] = (monotonic() + min(_REMEMBERED_FOR, life), says)
+        self.known.set(token, says, says.expires_at.timestamp())
         return says
+
+    def memory(self, most: int) -> Memory[Any]:
+        """Another one that is emptied whenever anything ends."""
+        memory: Memory[Any] = Memory(most)
+        self._memories.append(memory)
+        return memory
 
     def forget(self, *_: object) -> None:
         """What this process ended it does not believe a moment longer."""
-        self.known.clear()
+        for memory in self._memories:
+            memory.clear()
 
     def forked(self) -> None:
         self._lock = threading.Lock()
         self._native = None
-        self.known = {}
+        self.forget()
 
 
 _forked: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import _native
 from ._native import NativeError
 from .errors import RekindleError, told
+from .memory import Memory
 from .shapes import Auth, Client, Json, SessionInfo, Tokens, Trust, Verified, session_of, to_json, tokens_of, verified_of
 from .ways import Awaiting, Blocking, Call, later, method, read
 
@@ -22,6 +23,8 @@ Headers = list[tuple[str, str]]
 
 _MANY = frozenset({"set-cookie", "vary"})
 _WANTED = frozenset(_native.Site.headers())
+_REMEMBERED = 1_000
+"""How many requests with a session are remembered."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class WebCore:
 
     def __init__(self, core: _Core, settings: dict[str, Any], csrf_key: bytes | None) -> None:
         self._core = core
+        # Whoever wants to know more of each session than that it was good a moment ago asks each time.
+        self.memory: Memory[_Found] | None = core.memory(_REMEMBERED) if settings.get("trust") in (None, "fail-open") else None
         self._settings = to_json(settings)
         self._csrf_key = csrf_key
         self._site: tuple[_native.Handle, _native.Site] | None = None
@@ -88,6 +93,10 @@ class WebCore:
             _native.check_web(self._settings, csrf_key)
         except NativeError as error:
             raise told(error) from None
+
+    def forget(self) -> None:
+        """What this process ended it does not believe a moment longer."""
+        self._core.forget()
 
     def site(self) -> _native.Site:
         return self._of(self._core.native())
@@ -101,18 +110,69 @@ class WebCore:
         return self._site[1]
 
 
-def _exchange(
-    site: _native.Site, method: str, path: str, headers: Iterable[tuple[str, str]], authority: str | None, ip: str | None
-) -> _native.Exchange:
-    lines = []
-    for name, value in headers:
-        name = name.lower()
-        if name in _WANTED:
-            lines.append(f"{name}: {value}\n")
-    try:
-        return site.exchange(method, path, "".join(lines), authority, ip)
-    except NativeError as error:
-        raise told(error) from None
+_Found = tuple[_native.Session, Headers]
+"""A request's session, and what the answer needs."""
+
+
+class _Asked:
+    """A request, and what was found for one with the same headers a moment ago."""
+
+    def __init__(
+        self, core: WebCore, site: _native.Site, method: str, path: str, headers: Iterable[tuple[str, str]], authority: str | None, ip: str | None
+    ) -> None:
+        lines = ""
+        for name, value in headers:
+            name = name.lower()
+            if name in _WANTED:
+                lines += f"{name}: {value}\n"
+        self._begin = (method, path, lines, authority, ip)
+        self._site = site
+        self._exchange: _native.Exchange | None = None
+        self._core = core
+        self._key = f"{method} {authority}\n{lines}"
+        # Only the session's own routes look at the path.
+        self._memory = None if "/session/" in path else core.memory
+        self.known = None if self._memory is None else self._memory.get(self._key)
+        self.given: Headers = []
+        """What a sign-in, a sign-out or an elevation gives to the answer."""
+        self._is_theirs = False
+        self._is_personal = False
+
+    @property
+    def exchange(self) -> _native.Exchange:
+        """The native half, which the likes of a known request need not have."""
+        if self._exchange is None:
+            try:
+                self._exchange = self._site.exchange(*self._begin)
+            except NativeError as error:
+                raise told(error) from None
+        return self._exchange
+
+    def early(self) -> Answer | bool:
+        """The answer to give in place of the application's; or whether the request is for a route of the session's own."""
+        if self.known is not None:
+            return False
+        early = self.exchange.early()
+        if early is not None:
+            return _answer(early)
+        self._is_theirs = not self.exchange.is_route()
+        return not self._is_theirs
+
+    def found(self, trust: Trust | None) -> _native.Session | None:
+        """The session, if one is wanted that is known already."""
+        self._is_personal = True
+        return None if self.known is None or trust is not None else self.known[0]
+
+    def remember(self, session: _native.Session, trust: Trust | None, mint: bool) -> None:
+        if self._memory is not None and self._is_theirs and trust is None and not mint:
+            self._memory.set(self._key, (session, self.exchange.headers()), session.expires_at)
+
+    def forget(self) -> None:
+        self._core.forget()
+
+    def headers(self) -> Headers:
+        needed = self.exchange.headers() if self.known is None or not self._is_personal else self.known[1]
+        return [*self.given, *needed]
 
 
 class _Web:
@@ -137,7 +197,7 @@ class Web(_Web):
         self, *, method: str, path: str, headers: Iterable[tuple[str, str]], authority: str | None = None, ip: str | None = None
     ) -> Visit:
         """A request, in whatever way it came. path: without the query. headers: as latin-1 texts, in which a server got the bytes."""
-        return Visit(_exchange(self._core.site(), method, path, headers, authority, ip))
+        return Visit(_Asked(self._core, self._core.site(), method, path, headers, authority, ip))
 
     @property
     def aio(self) -> AsyncWeb:
@@ -160,26 +220,24 @@ class AsyncWeb(_Web):
         self, *, method: str, path: str, headers: Iterable[tuple[str, str]], authority: str | None = None, ip: str | None = None
     ) -> AsyncVisit:
         """A request, in whatever way it came."""
-        return AsyncVisit(_exchange(await self._core.site_later(), method, path, headers, authority, ip))
+        return AsyncVisit(_Asked(self._core, await self._core.site_later(), method, path, headers, authority, ip))
 
 
 class _Visit:
     """One request, and what its answer needs."""
 
-    def __init__(self, exchange: _native.Exchange, given: Headers | None = None) -> None:
-        self._exchange = exchange
-        # What a sign-in, a sign-out or an elevation gives to the answer.
-        self._given: Headers = [] if given is None else given
+    def __init__(self, asked: _Asked) -> None:
+        self._asked = asked
 
     @property
     def blocking(self) -> Visit:
         """The same, for code that blocks."""
-        return Visit(self._exchange, self._given)
+        return Visit(self._asked)
 
     @property
     def aio(self) -> AsyncVisit:
         """The same, with methods to be awaited."""
-        return AsyncVisit(self._exchange, self._given)
+        return AsyncVisit(self._asked)
 
     longest_body = _native.Exchange.longest_body()
     """How many bytes of a body the session's own routes read at most."""
@@ -187,7 +245,7 @@ class _Visit:
     @method
     def refresh(self) -> Call[Answer]:
         """Rotates the request's refresh token, whatever its path; the answer of the route that does so."""
-        return Call(lambda exchange: exchange.refresh(), _answer)
+        return Call(lambda exchange: exchange.refresh(), self._answered)
 
     @method
     def sign_in(
@@ -224,29 +282,35 @@ class _Visit:
 
     def cleared(self) -> Headers:
         """The headers that take this client's cookies back."""
-        return _headers(read(self._exchange.cleared()))
+        return _headers(read(self._asked.exchange.cleared()))
 
     def give(self, headers: Headers) -> None:
         """Gives headers to the answer."""
-        self._given.extend(headers)
+        self._asked.given.extend(headers)
 
     def taken(self) -> Headers:
         """What was given so far: whoever takes it puts it into the answer."""
-        taken = self._given.copy()
-        self._given.clear()
+        taken = self._asked.given.copy()
+        self._asked.given.clear()
         return taken
 
     def headers(self) -> Headers:
         """What the answer needs beside its own headers, once it is there: see `merged`."""
-        return [*self._given, *self._exchange.headers()]
+        return self._asked.headers()
 
-    def _early(self) -> Answer | None:
-        early = self._exchange.early()
-        return None if early is None else _answer(early)
+    def ended(self, headers: Headers) -> None:
+        """Gives headers to the answer after which a session is not what it was."""
+        self._asked.forget()
+        self.give(headers)
+
+    def _answered(self, said: str) -> Answer:
+        # A route of the session's own may have ended sessions.
+        self._asked.forget()
+        return _answer(said)
 
     def _signed_in(self, said: str) -> Tokens:
         signed_in = read(said)
-        self.give(_headers(signed_in["headers"]))
+        self.ended(_headers(signed_in["headers"]))
         return tokens_of(signed_in["tokens"])
 
 
@@ -256,10 +320,10 @@ class Visit(_Visit, Blocking):
     def own(self, body: Callable[[], bytes]) -> Answer | None:
         """The answer to give in place of the application's, if there is one; `body` reads the request's, `longest_body` and one byte more at
         most."""
-        answer = self._early()
-        if answer is not None or not self._exchange.is_route():
-            return answer
-        return self._go(Call(lambda exchange: exchange.answer(body()), _answer))
+        early = self._asked.early()
+        if not isinstance(early, bool):
+            return early
+        return self._go(Call(lambda exchange: exchange.answer(body()), self._answered)) if early else None
 
     def session(self, *, trust: Trust | None = None, mint: bool = False) -> Session:
         """The request's session, verified without I/O but for `trust="online"`. mint: an expired access token does not matter, for pages that
@@ -267,7 +331,16 @@ class Visit(_Visit, Blocking):
 
         Refusal: there is no good one.
         """
-        return self._go(Call(lambda exchange: exchange.session(trust, mint), lambda found: Session(*_found(found), self)))
+        known = self._asked.found(trust)
+        if known is not None:
+            return Session(known, self, is_shared=True)
+        native = self.native_session(trust, mint)
+        self._asked.remember(native, trust, mint)
+        return Session(native, self)
+
+    def native_session(self, trust: Trust | None = None, mint: bool = False) -> _native.Session:
+        """The native half of the session of this very request."""
+        return self._go(Call(lambda exchange: exchange.session(trust, mint), _found))
 
     def session_if_any(self, *, trust: Trust | None = None, mint: bool = False) -> Session | None:
         """The same, or None where there is none, or its token has expired."""
@@ -279,7 +352,7 @@ class Visit(_Visit, Blocking):
             raise
 
     def _native(self) -> _native.Exchange:
-        return self._exchange
+        return self._asked.exchange
 
 
 class AsyncVisit(_Visit, Awaiting):
@@ -287,17 +360,26 @@ class AsyncVisit(_Visit, Awaiting):
 
     async def own(self, body: Callable[[], Awaitable[bytes]]) -> Answer | None:
         """As `Visit.own`."""
-        answer = self._early()
-        if answer is not None or not self._exchange.is_route():
-            return answer
+        early = self._asked.early()
+        if not isinstance(early, bool):
+            return early
+        if not early:
+            return None
         given = await body()
-        return await self._go(Call(lambda exchange: exchange.answer(given), _answer))
+        return await self._go(Call(lambda exchange: exchange.answer(given), self._answered))
 
     async def session(self, *, trust: Trust | None = None, mint: bool = False) -> AsyncSession:
         """As `Visit.session`."""
-        return await self._go(
-            Call(lambda exchange: exchange.session(trust, mint), lambda found: AsyncSession(*_found(found), self))
-        )
+        known = self._asked.found(trust)
+        if known is not None:
+            return AsyncSession(known, self, is_shared=True)
+        native = await self.native_session(trust, mint)
+        self._asked.remember(native, trust, mint)
+        return AsyncSession(native, self)
+
+    async def native_session(self, trust: Trust | None = None, mint: bool = False) -> _native.Session:
+        """As `Visit.native_session`."""
+        return await self._go(Call(lambda exchange: exchange.session(trust, mint), _found))
 
     async def session_if_any(self, *, trust: Trust | None = None, mint: bool = False) -> AsyncSession | None:
         """As `Visit.session_if_any`."""
@@ -309,15 +391,17 @@ class AsyncVisit(_Visit, Awaiting):
             raise
 
     async def _native(self) -> _native.Exchange:
-        return self._exchange
+        return self._asked.exchange
 
 
 class _Session:
     """The session of a request."""
 
-    def __init__(self, native: _native.Session, visit: _Visit) -> None:
+    def __init__(self, native: _native.Session, visit: _Visit, is_shared: bool = False) -> None:
         self._session = native
         self._visit = visit
+        # With other requests: what is written down says from where this very one comes.
+        self._is_shared = is_shared
         self._says: Verified | None = None
 
     @property
@@ -359,7 +443,7 @@ class _Session:
     @method
     def sign_out(self) -> Call[None]:
         """Ends it, and takes the cookies back. RekindleError: `unavailable`."""
-        return Call(lambda session: session.sign_out(), lambda said: self._visit.give(_headers(read(said))))
+        return Call(lambda session: session.sign_out(), lambda said: self._visit.ended(_headers(read(said))))
 
     @method
     def elevate(self, *, acr: str | None = None, amr: Iterable[str] = (), time: datetime | None = None) -> Call[Tokens]:
@@ -382,22 +466,26 @@ class _Session:
 class Session(_Session, Blocking):
     """The session of a request."""
 
+    _visit: Visit
+
     def _native(self) -> _native.Session:
-        return self._session
+        return self._visit.native_session() if self._is_shared else self._session
 
 
 class AsyncSession(_Session, Awaiting):
     """As `Session`, with methods to be awaited."""
 
+    _visit: AsyncVisit
+
     async def _native(self) -> _native.Session:
-        return self._session
+        return await self._visit.native_session() if self._is_shared else self._session
 
 
-def _found(found: tuple[_native.Session | None, str | None, bool, str | None]) -> tuple[_native.Session]:
+def _found(found: tuple[_native.Session | None, str | None, bool, str | None]) -> _native.Session:
     session, answer, absent, code = found
     if session is None:
         raise Refusal(_answer(answer or "{}"), code or "", absent)
-    return (session,)
+    return session
 
 
 def _answer(said: str) -> Answer:

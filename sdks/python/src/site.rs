@@ -145,6 +145,12 @@ impl Session {
         self.session.user_id()
     }
 
+    /// When its access token expires, in seconds since 1970.
+    #[getter]
+    fn expires_at(&self) -> f64 {
+        self.session.expires_at_millis() as f64 / 1000.0
+    }
+
     /// What its access token says.
     fn verified(&self) -> String {
         self.session.verified().to_string()

@@ -107,6 +107,26 @@ def test_a_page_refreshes_or_is_rendered(base: str) -> None:
     assert browser.ask("GET", "/rendered").body == {"user": "dave"}
 
 
+def test_each_request_is_answered_by_itself_although_the_one_before_had_the_same_headers(base: str) -> None:
+    phone, desk = Browser(base), Browser(base)
+    for browser in (phone, desk):
+        browser.ask("POST", "/login?user=frank")
+    for _ in range(3):
+        me = phone.ask("GET", "/me")
+        assert (me.body, me.headers["cache-control"]) == ({"user": "frank"}, "private, no-store")
+        # Who asks for no session may be answered from a cache.
+        open = phone.ask("GET", "/nowhere")
+        assert (open.status, "cache-control" in open.headers) == (404, False)
+    foreign = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
+    assert phone.ask("POST", "/logout", foreign).status == 403
+    other = next(item["id"] for item in desk.ask("GET", "/auth/session/list").body["items"] if not item["current"])
+    body = json.dumps({"session_id": other})
+    assert phone.ask("GET", "/me").status == 200
+    assert desk.ask("POST", "/auth/session/revoke", {"content-type": "application/json"}, body).status == 200
+    over = phone.ask("GET", "/me")
+    assert (over.status, over.body["code"]) == (401, "session_revoked")
+
+
 def test_users_list_and_revoke_their_own(base: str) -> None:
     phone, desk = Browser(base), Browser(base)
     for browser in (phone, desk):
