@@ -311,6 +311,8 @@ class Visit {
   /** Starts a session; with `remember: false` its cookies end with the browser. `headers` belong to the answer, and `headers()` has them. */
   async signIn(start, { remember = true } = {}) {
     const { tokens, headers } = await asked(this.#located().signIn(snake(start), remember));
+    // The session that this client had is over.
+    this.#about.forget();
     return { tokens: camel(tokens), headers: this.#give(headers) };
   }
 
@@ -372,7 +374,7 @@ class Visit {
 /** In place of `writeHead`: adds what the head of this answer needs. */
 const guarding = (writeHead) =>
   function (...args) {
-    this.req[VISIT]?.complete(this);
+    this.req?.[VISIT]?.complete(this);
     return writeHead.apply(this, args);
   };
 
