@@ -33,7 +33,7 @@ const main = async () => {
     return process.memoryUsage().rss;
   };
   // What grows to its size once, caches above all, is no leak.
-  const before = await round(verifications / 2, refreshes / 2);
+  const before = await round(Number(verifications), Number(refreshes));
   ({ refreshToken } = await rekindle.refresh({ refreshToken }));
   console.log((await round(Number(verifications), Number(refreshes))) - before);
 };
