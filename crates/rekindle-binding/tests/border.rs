@@ -40,10 +40,18 @@ async fn a_session_lives_in_json() {
     assert_eq!(changed["data"], json!({}));
     handle.revoke(&id).await.unwrap();
     assert_eq!(problem(handle.verify(access, "online").await)["code"], "session_revoked");
-    let Begun::Waiting(rest) = Begun::new(async move { handle.sweep().await }) else {
-        panic!("a write is waited for");
+    assert_eq!(handle.sweep().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn work_that_waits_goes_on_where_it_was_begun() {
+    let Begun::Done(5) = Begun::new(async { 5 }) else { panic!("there is nothing to wait for") };
+    let waiting = async {
+        tokio::task::yield_now().await;
+        5
     };
-    assert_eq!(rest.await.unwrap(), 0);
+    let Begun::Waiting(rest) = Begun::new(waiting) else { panic!("it waits") };
+    assert_eq!(rest.await, 5);
 }
 
 #[tokio::test]
